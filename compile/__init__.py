@@ -1,0 +1,1 @@
+"""compile: turns trained models into bundles (.edge) that edge_runtime runs on ARM devices."""

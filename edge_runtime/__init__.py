@@ -1,0 +1,1 @@
+"""edge_runtime: reads sweeps from a scanner, answers what was heard, and says what the answer cost."""

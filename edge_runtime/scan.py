@@ -1,0 +1,29 @@
+"""One sweep of a scanner: what was measured, along which axis, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Frequencies of a sweep's points: `start_hz + k * step_hz` for k in 0 .. points - 1."""
+
+    start_hz: int
+    step_hz: int
+    points: int
+
+
+class Scan(NamedTuple):
+    """One sweep.
+
+    power_cdbm: little-endian int16, hundredths of a dBm, `2 * axis.points` bytes. Bytes and not a list or an
+        array: the artifact's C entry point takes them as they are, and no Python object is made per point.
+    axis: the frequencies of the points.
+    captured_us: when the sweep's last byte arrived, microseconds on the host's monotonic clock.
+    """
+
+    power_cdbm: bytes
+    axis: Axis
+    captured_us: int
