@@ -4,8 +4,8 @@ Layout, little-endian, uncompressed so that the same sweeps are the same bytes e
 
     8   magic "EDGESCN1"
     4   u32 length of the header
-    n   header, JSON: {"axis": {start_hz, step_hz, points}, "labels": [...], "captures": [{name, sha256, label,
-        session}, ...], "count": N}
+    n   header, JSON: {"axis": {start_hz, step_hz, points}, "labels": [...],
+        "captures": [{name, sha256, label, session}, ...], "count": N}
     then per scan: i16 label (index into labels), u16 capture, u8 split, u8 origin, u32 sweep_us, then
         `points` bytes of power as RF Explorer codes it: dBm = -byte / 2
 """

@@ -36,7 +36,7 @@ class Rung(IntEnum):
 
 
 class Verdict(NamedTuple):
-    """One answer. Fields as in the C structure; `label` is UNKNOWN (-1) or an index into the bundle's classes."""
+    """One answer. Fields as in the C structure; `label` is UNKNOWN (-1) or the index of a class."""
 
     label: int
     best: int
