@@ -41,9 +41,7 @@ Manifest = dict[str, Any]
 def pack(manifest: Manifest, entries: Mapping[str, bytes]) -> bytes:
     """The bytes of a bundle. Equal input gives equal bytes."""
     listed = [{"name": name, "size": len(blob)} for name, blob in entries.items()]
-    header = json.dumps(
-        {"entries": listed, "manifest": manifest}, sort_keys=True, separators=(",", ":")
-    ).encode()
+    header = canonical_json({"entries": listed, "manifest": manifest})
     body = b"".join([_HEAD.pack(MAGIC, FORMAT, len(header)), header, *entries.values()])
     return body + hashlib.sha256(body).digest()
 

@@ -214,12 +214,7 @@ def read(directory: Path) -> Iterator[Frame]:
 
     Raises BadInput where the directory holds no journal.
     """
-    found = segments(directory) if directory.is_dir() else []
-    if not found:
-        raise BadInput(
-            f"journal {directory}: no *{SUFFIX} in it; give a directory that edge-runtime run wrote"
-        )
-    for path in found:
+    for path in _existing(directory):
         yield from frames(path.read_bytes())
 
 
@@ -238,11 +233,7 @@ def verify(directory: Path) -> Audit:
     damage: list[str] = []
     records = verdicts = torn = 0
     expected = 0
-    paths = segments(directory) if directory.is_dir() else []
-    if not paths:
-        raise BadInput(
-            f"journal {directory}: no *{SUFFIX} in it; give a directory that edge-runtime run wrote"
-        )
+    paths = _existing(directory)
     for path in paths:
         for frame in frames(path.read_bytes()):
             where = f"{path.name} at byte {frame.offset}"

@@ -77,7 +77,7 @@ class CompiledEngine:
         return Verdict._make(VERDICT_STRUCT.unpack(self._verdict))
 
     def scores(self, features: Sequence[float]) -> list[float]:
-        """Raw scores for one row of `n_features` numbers, taken as float32. Raises BadInput on other widths."""
+        """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""
         if len(features) != self.n_features:
             raise BadInput(f"features: {len(features)} given, the model takes {self.n_features}")
         row = (ctypes.c_float * self.n_features)(*features)
@@ -87,8 +87,8 @@ class CompiledEngine:
 
 
 def _load(elf: bytes, target: str) -> ctypes.CDLL:
-    # An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where the
-    # file system is mounted read-only or noexec.
+    # An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where
+    # the file system is mounted read-only or noexec.
     descriptor = os.memfd_create("edge_model", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, elf)
