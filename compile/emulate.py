@@ -18,6 +18,8 @@ from compile.targets import Form, Target
 from compile.toolchain import image
 from edge_runtime.errors import BadInput, CheckFailed
 
+_untyped: Any = unicorn  # its annotations cover half of it
+
 _PAGE = 0x1000
 _LOAD_BIAS = 0x1000_0000
 _RETURN_AT = 0x3000_0000
@@ -155,7 +157,7 @@ class Machine:
         self._elf = elf.parse(artifact, what=target.name)
         self._bias = _LOAD_BIAS if self._elf.type == elf.ET_DYN else 0
         self._cpu = _CPUS[target.machine]
-        self._uc = unicorn.Uc(self._cpu.arch, self._cpu.mode)
+        self._uc: Any = _untyped.Uc(self._cpu.arch, self._cpu.mode)
         self._uc.ctl_set_cpu_model(self._cpu.model)
         self._fault = ""
         self._instructions = 0
@@ -203,7 +205,7 @@ class Machine:
         self._instructions, self._fault = 0, ""
         try:
             uc.emu_start(self._bias + address, _RETURN_AT)
-        except unicorn.UcError as e:
+        except _untyped.UcError as e:
             self._fault = self._fault or str(e)
         if self._fault:
             raise EmulationFault(self._describe(symbol))
