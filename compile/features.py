@@ -1,6 +1,6 @@
 """Features on the workstation, by the very C that runs on the device.
 
-The kernels are compiled for this machine once per pipeline and kept in memory; a whole recording is one C call.
+The kernels are compiled for this machine once per pipeline and kept loaded; a recording is one C call.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def features_to_npz(recording: Recording, pipeline: Pipeline, out: Path) -> None
     """Write the training matrix of a recording; equal inputs give equal bytes.
 
     Arrays: power_cdbm int16 (n, points), features float32 (n, k), feature_names, label int16 (n,) index into
-    classes or -1, classes, split, origin uint8 (n,), capture, session uint16 (n,), captures, sessions (names).
+    classes or -1, classes, split and origin uint8 (n,), capture and session uint16 (n,), captures, sessions.
     Classes are the labels of the training split. Raises BadInput where the axis is not the contract's.
     """
     check_axis(recording, pipeline)
@@ -142,7 +142,7 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(member, array, allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16

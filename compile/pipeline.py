@@ -1,7 +1,7 @@
-"""The pipeline file: contract, features, screen, novelty, calibration, decision. Read, checked, and given as data.
+"""The pipeline file: contract, features, screen, novelty, calibration, decision; read and checked.
 
-The same structure is read from TOML by people's hands and from the bundle's manifest (`to_dict`, `from_dict`), so a
-bundle holds its pipeline as declared. Every error is one line: the file, the key, what to do.
+The same structure is read from a TOML file and from a bundle's manifest (`to_dict`, `from_dict`), so a bundle
+holds its pipeline as declared. Every error is one line: the file, the key, what to do.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MAX_BINS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a scan must be. Powers in hundredths of a dBm; `axis_tolerance_hz` applies to every frequency of the axis.
+    """What a scan must be. Powers in hundredths of a dBm; `axis_tolerance_hz` holds for every frequency.
 
-    power_step_cdbm: the grid of percentiles and of the floor, counted from power_min_cdbm: they are exact where the
-        scanner's own step is a multiple of it, and rounded down to it elsewhere.
+    power_step_cdbm: the grid of percentiles and of the floor, counted from power_min_cdbm: they are exact
+        where the scanner's own step is a multiple of it, and rounded down to it elsewhere.
     """
 
     points: int
@@ -62,8 +62,8 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Answers `answer` without the model where `feature` is under a threshold that loses at most `max_lost` of the
-    active scans, and every guard is where signal-free scans have it (`guard_share` of them)."""
+    """Answers `answer` without the model where `feature` is under a threshold that loses at most `max_lost`
+    of the active scans, and every guard is where signal-free scans have it (`guard_share` of them)."""
 
     feature: str
     answer: str
@@ -74,14 +74,14 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Novelty:
-    """UNKNOWN where a scan is farther from the class answered than all but `false_alarm` of that class's own."""
+    """UNKNOWN where a scan is farther from the class than all but `false_alarm` of that class's own."""
 
     false_alarm: float
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Margin to confidence by a monotone table of at most `steps` steps, each of at least `min_scans` scans."""
+    """Margin to confidence by a monotone table of at most `steps` steps, each of `min_scans` or more."""
 
     steps: int
     min_scans: int
@@ -123,7 +123,9 @@ class Pipeline:
             with path.open("rb") as file:
                 data = tomllib.load(file)
         except OSError as e:
-            raise BadInput(f"pipeline {path}: {e.strerror}; give a TOML file such as compile/demo/pipeline.toml") from e
+            raise BadInput(
+                f"pipeline {path}: {e.strerror}; give a TOML file such as compile/demo/pipeline.toml"
+            ) from e
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise BadInput(f"pipeline {path}: not TOML ({e}); mend that line") from e
         return cls.from_dict(data, str(path))
@@ -166,7 +168,9 @@ class _Table:
 
     def __init__(self, data: object, where: str) -> None:
         if not isinstance(data, Mapping):
-            raise BadInput(f"{where}: must be a table of keys; write it as [name] with one key = value a line")
+            raise BadInput(
+                f"{where}: must be a table of keys; write it as [name] with one key = value a line"
+            )
         self.data = dict(data)
         self.where = where
 
@@ -225,7 +229,9 @@ def _contract(t: _Table) -> Contract:
     )
     if contract.bins > MAX_BINS:
         coarse = -(-(high - low) // (MAX_BINS - 1))
-        raise t.fail("power_step_cdbm", f"gives {contract.bins} levels, more than {MAX_BINS}; give {coarse} or more")
+        raise t.fail(
+            "power_step_cdbm", f"gives {contract.bins} levels, more than {MAX_BINS}; give {coarse} or more"
+        )
     t.done()
     return contract
 
@@ -250,7 +256,9 @@ def _feature(t: _Table) -> Feature:
     t.where = f"{t.where} ({name})"
     kernel = t.word("kernel")
     if kernel not in KERNELS:
-        raise BadInput(f"{t.where}: unknown feature kernel {kernel!r}: choose of {', '.join(sorted(KERNELS))}")
+        raise BadInput(
+            f"{t.where}: unknown feature kernel {kernel!r}: choose of {', '.join(sorted(KERNELS))}"
+        )
     params = {key: _param(t, key, spec) for key, spec in KERNELS[kernel].params.items()}
     t.done()
     if "from" in params and int(params["from"]) > int(params["to"]):
@@ -284,7 +292,9 @@ def _check_screen(pipeline: Pipeline, top: _Table) -> None:
         return
     for name in (pipeline.screen.feature, *pipeline.screen.guards):
         if name not in pipeline.feature_names:
-            raise top.fail("[screen]", f"names feature {name!r}, which [[features]] does not declare; declare it there")
+            raise top.fail(
+                "[screen]", f"names feature {name!r}, which [[features]] does not declare; declare it there"
+            )
 
 
 def _novelty(t: _Table) -> Novelty:
@@ -300,6 +310,8 @@ def _calibration(t: _Table) -> Calibration:
 
 
 def _decision(t: _Table) -> Decision:
-    decision = Decision(t.real("min_confidence", 0, 1, default=0.0), t.real("min_margin", 0, 1e9, default=0.0))
+    decision = Decision(
+        t.real("min_confidence", 0, 1, default=0.0), t.real("min_margin", 0, 1e9, default=0.0)
+    )
     t.done()
     return decision

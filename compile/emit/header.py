@@ -39,13 +39,14 @@ EDGE_API int edge_model_scores(const float *features, double *raw_scores);
 """
 
 _FEATURES = """\
-/* The features of one scan: 0, or the enum edge_reason for which the scan breaks the contract (features unwritten). */
+/* The features of one scan. Returns 0, or the enum edge_reason for which the scan breaks the contract; then
+ * `features` is not written. */
 EDGE_API int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *features);
 """
 
 _INFER = """\
-/* The whole pipeline on one scan, power in hundredths of a dBm. Returns 0, or the enum edge_reason for which the scan
- * breaks the contract; `out` is written whole either way. */
+/* The whole pipeline on one scan, power in hundredths of a dBm. Returns 0, or the enum edge_reason for which
+ * the scan breaks the contract; `out` is written whole either way. */
 EDGE_API int edge_infer(const int16_t *power_cdbm, uint32_t points, edge_verdict *out);
 
 /* The screen alone, the cheapest rung: as edge_infer, but where the screen has no answer `out` has rung
@@ -55,26 +56,42 @@ EDGE_API int edge_screen(const int16_t *power_cdbm, uint32_t points, edge_verdic
 
 
 def header_h(
-    features: Sequence[str], outputs: int, classes: Sequence[str], pipeline: Pipeline | None, *, infer: bool = True
+    features: Sequence[str],
+    outputs: int,
+    classes: Sequence[str],
+    pipeline: Pipeline | None,
+    *,
+    infer: bool = True,
 ) -> str:
     """The text of `edge_model.h`.
 
-    features: names of the model's inputs, in order. outputs: raw scores. classes: names, empty for a regression or
-    where they are unknown. pipeline: None for the model alone. infer: whether a fitted pipeline goes along.
+    features: names of the model's inputs, in order. outputs: raw scores. classes: names, empty for a
+    regression. pipeline: None for the model alone. infer: whether a fitted pipeline goes along.
     """
     sections = [_TOP, _constants(features, outputs, classes, pipeline)]
     if pipeline is not None:
         sections.append(reasons.c_enum() + "\n")
         sections.append(_FEATURES)
     if pipeline is not None and infer:
-        sections += [verdict.c_enum() + "\n", f"#define EDGE_UNKNOWN ({verdict.UNKNOWN})\n", verdict.C_STRUCT + "\n", _INFER]
+        sections += [
+            verdict.c_enum() + "\n",
+            f"#define EDGE_UNKNOWN ({verdict.UNKNOWN})\n",
+            verdict.C_STRUCT + "\n",
+            _INFER,
+        ]
     if outputs > 0:
         sections.append(_SCORES)
     return "\n".join([*sections, _BOTTOM])
 
 
-def _constants(features: Sequence[str], outputs: int, classes: Sequence[str], pipeline: Pipeline | None) -> str:
-    lines = [f"#define EDGE_FEATURES {len(features)}", f"#define EDGE_OUTPUTS {outputs}", f"#define EDGE_CLASSES {len(classes)}"]
+def _constants(
+    features: Sequence[str], outputs: int, classes: Sequence[str], pipeline: Pipeline | None
+) -> str:
+    lines = [
+        f"#define EDGE_FEATURES {len(features)}",
+        f"#define EDGE_OUTPUTS {outputs}",
+        f"#define EDGE_CLASSES {len(classes)}",
+    ]
     if pipeline is not None:
         lines.append(f"#define EDGE_SCAN_POINTS {pipeline.contract.points}")
     lines += ["", *_list("features", features), *_list("classes", classes)]

@@ -3,9 +3,9 @@
     power_cdbm --edge_check--> struct edge_work --edge_screen_features--> screen: an answer, or on
         --edge_more_features--> int32 features --edge_trees_i32--> raw scores --edge_decide--> edge_verdict
 
-`struct edge_work` holds what features share; each of its members is computed once, by the first of the two feature
-functions that needs it. All functions but the exported ones are static; rungs stay separate functions, so that a
-ladder or a cascade can call them one by one.
+`struct edge_work` holds what features share; each of its members is computed once, by the first of the two
+feature functions that needs it. All functions but the exported ones are static; rungs stay separate, so that
+a ladder or a cascade can call them one by one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ORDER = ("percentile", "floor", "mean", "square", "skirt", "lobe", "second")
 def features_c(pipeline: Pipeline) -> str:
     """The C that computes the features: needs `edge_model.h` and the kernels' headers included before it.
 
-    Exports `int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *features)`: 0, or the reason why
-    the scan breaks the contract (then `features` is not written).
+    Exports `int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *features)`: 0, or
+    the reason why the scan breaks the contract (then `features` is not written).
     """
     terms = {f.name: KERNELS[f.kernel].term(f.params) for f in pipeline.features}
     early = screen_features(pipeline)
@@ -33,8 +33,8 @@ def features_c(pipeline: Pipeline) -> str:
     parts = [
         _work(pipeline, everything),
         _check(pipeline.contract),
-        _stage("edge_screen_features", "What the screen looks at.", pipeline, first, early, terms),
-        _stage("edge_more_features", "All other features.", pipeline, later, late, terms),
+        _stage("edge_screen_features", pipeline, first, early, terms),
+        _stage("edge_more_features", pipeline, later, late, terms),
         _EXPORT,
     ]
     return "\n".join(parts)
@@ -66,8 +66,9 @@ def rank(permille: int, points: int) -> int:
 def reciprocal(step: int, highest: int) -> tuple[int, int]:
     """(factor, shift) such that `d * factor >> shift == d // step` for every d in 0 .. highest, in 32 bits.
 
-    Cortex-M0 has no divide. Granlund and Montgomery, "Division by Invariant Integers using Multiplication" (1994):
-    factor = ceil(2^shift / step) is exact while highest * (factor * step - 2^shift) < 2^shift.
+    Cortex-M0 has no divide. factor = ceil(2^shift / step) is exact while
+    highest * (factor * step - 2^shift) < 2^shift: Granlund and Montgomery, "Division by Invariant Integers
+    using Multiplication" (1994).
     """
     for shift in range(32):
         factor = -(-(1 << shift) // step)
@@ -111,14 +112,9 @@ static inline int edge_check(struct edge_work *w, const int16_t *power_cdbm, uin
 
 
 def _stage(
-    function: str,
-    text: str,
-    pipeline: Pipeline,
-    needs: Sequence[Need],
-    names: Sequence[str],
-    terms: Mapping[str, Term],
+    function: str, pipeline: Pipeline, needs: Sequence[Need], names: Sequence[str], terms: Mapping[str, Term]
 ) -> str:
-    lines = [f"/* {text} */", f"static inline void {function}(struct edge_work *w, int32_t *features)", "{"]
+    lines = [f"static inline void {function}(struct edge_work *w, int32_t *features)", "{"]
     lines += _shared(pipeline, needs)
     for name in names:
         lines.append(f"    features[{pipeline.column(name)}] = {terms[name].value}; /* {name} */")
@@ -136,7 +132,9 @@ def _shared(pipeline: Pipeline, needs: Sequence[Need]) -> list[str]:
     lines += _skirts([n.key[0] for n in needs if n.stage == "skirt"])
     for stage, key in needs:
         if stage == "lobe":
-            lines.append(f"    w->lobe_{key[0]}_{key[1]} = edge_lobe(&w->s, {key[0]}, w->s.floor + {key[1]});")
+            lines.append(
+                f"    w->lobe_{key[0]}_{key[1]} = edge_lobe(&w->s, {key[0]}, w->s.floor + {key[1]});"
+            )
         elif stage == "second":
             lines.append(f"    w->second_{key[0]} = edge_second(&w->s, {key[0]});")
     return lines
@@ -149,10 +147,11 @@ def _percentiles(pipeline: Pipeline, needs: Sequence[Need]) -> list[str]:
     member = {need: "s.floor" if need == FLOOR else f"percentile_{need.key[0]}" for need in needs}
     rank_of = {n: rank(pipeline.floor_permille if n == FLOOR else n.key[0], c.points) for n in needs}
     ranks = sorted(set(rank_of.values()))
+    grid = f"{c.power_min_cdbm}, {c.power_step_cdbm}u"
     factor, shift = reciprocal(c.power_step_cdbm, c.power_max_cdbm - c.power_min_cdbm)
     return [
         f"    static const uint16_t ranks[] = {{{', '.join(map(str, ranks))}}};",
-        f"    const struct edge_bins bins = {{{c.power_min_cdbm}, {c.power_step_cdbm}u, {factor}u, {shift}u}};",
+        f"    const struct edge_bins bins = {{{grid}, {factor}u, {shift}u}};",
         f"    int32_t levels[{len(ranks)}];",
         f"    uint16_t counts[{c.bins}];",
         f"    edge_percentiles(&w->s, &bins, counts, ranks, {len(ranks)}, levels);",

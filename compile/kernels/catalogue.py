@@ -1,7 +1,7 @@
 """The feature kernels that a pipeline file may name: their parameters, what they share, their C expression.
 
-A kernel's expression reads `w->s` (struct edge_sweep) and the shared results that it names as needs; the emitter
-(emit/pipeline.py) computes each need once a scan, whichever features ask for it.
+A kernel's expression reads `w->s` (struct edge_sweep) and the shared results that it names as needs; the
+emitter (emit/pipeline.py) computes each need once a scan, whichever features ask for it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _LAG = Param(1, _POINTS, default=1)
 
 
 def _level(p: Params) -> tuple[tuple[Need, ...], str]:
-    """A level that is `offset_cdb` over the floor, over the peak (so below it where negative), or as it is."""
+    """A level `offset_cdb` over the floor or the peak (so below it where negative), or just so many cdBm."""
     base = {"floor": "w->s.floor + ", "peak": "w->s.peak + ", "none": ""}[str(p["reference"])]
     return ((FLOOR,) if p["reference"] == "floor" else (), f"{base}({p['offset_cdb']})")
 
@@ -172,7 +172,9 @@ def _second(p: Params) -> Term:
 
 
 def _percentile(p: Params) -> Term:
-    return _relative((Need("percentile", (int(p["permille"]),)),), f"w->percentile_{p['permille']}", p["reference"])
+    return _relative(
+        (Need("percentile", (int(p["permille"]),)),), f"w->percentile_{p['permille']}", p["reference"]
+    )
 
 
 _BAND = {
@@ -184,17 +186,35 @@ _BAND = {
 }
 _WINDOW = {"radius": _RADIUS, "gate_cdb": _GATE}
 
+
+def _power(text: str, value: str, *needs: Need) -> Kernel:
+    """A kernel that is one shared power, less a reference."""
+    return Kernel(text, {"reference": _REFERENCE}, lambda p: _relative(needs, value, p["reference"]))
+
+
 KERNELS: Mapping[str, Kernel] = {
-    "minimum": Kernel("lowest power", {"reference": _REFERENCE}, lambda p: _relative((), "w->s.minimum", p["reference"])),
-    "peak": Kernel("highest power", {"reference": _REFERENCE}, lambda p: _relative((), "w->s.peak", p["reference"])),
-    "peak_index": Kernel("first point that has the highest power", {}, lambda _: Term((), "(int32_t)w->s.peak_at")),
-    "floor": Kernel("the noise floor", {"reference": _REFERENCE}, lambda p: _relative((FLOOR,), "w->s.floor", p["reference"])),
+    "minimum": Kernel(
+        "lowest power", {"reference": _REFERENCE}, lambda p: _relative((), "w->s.minimum", p["reference"])
+    ),
+    "peak": Kernel(
+        "highest power", {"reference": _REFERENCE}, lambda p: _relative((), "w->s.peak", p["reference"])
+    ),
+    "peak_index": Kernel(
+        "first point that has the highest power", {}, lambda _: Term((), "(int32_t)w->s.peak_at")
+    ),
+    "floor": Kernel(
+        "the noise floor",
+        {"reference": _REFERENCE},
+        lambda p: _relative((FLOOR,), "w->s.floor", p["reference"]),
+    ),
     "percentile": Kernel(
         "power that so many permille of the points do not exceed",
         {"permille": Param(0, 1000), "reference": _REFERENCE},
         _percentile,
     ),
-    "mean": Kernel("mean power", {"reference": _REFERENCE}, lambda p: _relative((MEAN,), "w->s.mean", p["reference"])),
+    "mean": Kernel(
+        "mean power", {"reference": _REFERENCE}, lambda p: _relative((MEAN,), "w->s.mean", p["reference"])
+    ),
     "std": Kernel("standard deviation", {}, lambda _: Term((MEAN, SQUARE), "edge_std(&w->s)")),
     "skew": Kernel("skewness, 8 fraction bits", {}, lambda _: Term((MEAN,), "edge_skew_q8(&w->s)")),
     "kurtosis": Kernel("kurtosis, 8 fraction bits", {}, lambda _: Term((MEAN,), "edge_kurtosis_q8(&w->s)")),
@@ -202,12 +222,16 @@ KERNELS: Mapping[str, Kernel] = {
         "mean step between points `lag` apart, 4 fraction bits", {"lag": _LAG, "gate_cdb": _GATE}, _roughness
     ),
     "ripple": Kernel(
-        "roughness within `radius` of the peak", {"radius": Param(1, _POINTS), "lag": _LAG, "gate_cdb": _GATE}, _ripple
+        "roughness within `radius` of the peak",
+        {"radius": Param(1, _POINTS), "lag": _LAG, "gate_cdb": _GATE},
+        _ripple,
     ),
     "occupancy": Kernel("points at a level or above", _ABOVE, _level_kernel("edge_occupancy")),
     "runs": Kernel("unbroken runs of points at a level or above", _ABOVE, _level_kernel("edge_runs")),
     "local_maxima": Kernel("local maxima at a level or above", _ABOVE, _level_kernel("edge_local_maxima")),
-    "extent": Kernel("points from the first to the last at a level or above", _ABOVE, _level_kernel("edge_extent")),
+    "extent": Kernel(
+        "points from the first to the last at a level or above", _ABOVE, _level_kernel("edge_extent")
+    ),
     "width": Kernel(
         "points around the peak, without a gap, less than so far below it",
         {
@@ -241,7 +265,9 @@ KERNELS: Mapping[str, Kernel] = {
         {**_WINDOW, "sign": _SIGN},
         _lobe_kernel("edge_asymmetry_q10"),
     ),
-    "spread": Kernel("mean distance of the power over the floor from the peak, 4 fraction bits", _WINDOW, _spread),
+    "spread": Kernel(
+        "mean distance of the power over the floor from the peak, 4 fraction bits", _WINDOW, _spread
+    ),
     "area": Kernel("mean power over the floor within `radius` of the peak", _WINDOW, _area),
     "second_peak": Kernel(
         "highest local maximum at least `guard` points from the peak",
