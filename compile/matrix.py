@@ -55,7 +55,9 @@ class Matrix:
         except OSError as e:
             raise BadInput(f"data {path}: {e.strerror or e}; give the .npz of edge-compile features") from e
         except (KeyError, ValueError, zipfile.BadZipFile) as e:
-            raise BadInput(f"data {path}: not such a matrix ({e}); write it with edge-compile features") from e
+            raise BadInput(
+                f"data {path}: not such a matrix ({e}); write it with edge-compile features"
+            ) from e
         rows = {len(matrix.features), len(matrix.label), len(matrix.split), len(matrix.power_cdbm)}
         if len(rows) != 1 or matrix.features.shape[1:] != (len(matrix.feature_names),):
             raise BadInput(f"data {path}: its arrays differ in length; write it with edge-compile features")

@@ -90,7 +90,9 @@ def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -
 
 def join(recording: Recording, verdicts: Path, log: Path) -> Iterator[Answer]:
     """Tie each verdict to its sweep and to the moment the rig had written the sweep's last byte."""
-    powers = {crc32(row.codes): crc32(array("h", [-50 * code for code in row.codes])) for row in recording.rows}
+    powers = {
+        crc32(row.codes): crc32(array("h", [-50 * code for code in row.codes])) for row in recording.rows
+    }
     rows = {powers[crc32(row.codes)]: row for row in recording.rows}
     written: dict[int, list[int]] = {}
     for line in log.read_text().splitlines():
