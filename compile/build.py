@@ -150,6 +150,27 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
     return verify.Inputs(power, probes, forest.n_outputs, forest.raw_scores(probes))
 
 
+def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Parity]:
+    """Compare every artifact of a bundle on at most `rows` scans of `matrix`, and on probes of its thresholds.
+
+    The model's own answers come from the Treelite checkpoint; a bundle without an exact one is compared among its
+    targets only (`oracle_rows` is 0). Raises BadInput where the data is not the bundle's kind, CheckFailed on any
+    difference.
+    """
+    model = bundle.manifest["model"]
+    if len(matrix.feature_names) != model["n_features"]:
+        raise BadInput(f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}")
+    artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
+    picked = matrix.sample(rows)
+    features, oracle = matrix.features[picked], None
+    if model["checkpoint_exact"]:
+        forest = frontends.from_checkpoint(bundle.entry("model.tl"))
+        features = np.concatenate([features, probe_rows(forest, rows)])
+        oracle = forest.raw_scores(features)
+    power = matrix.power_cdbm[picked] if bundle.manifest["pipeline"] else np.zeros((0, 0), np.int16)
+    return verify.check(artifacts, verify.Inputs(power, features, model["n_outputs"], oracle))
+
+
 def _pack(
     parts: Parts,
     sources: Mapping[str, Sources],

@@ -47,11 +47,13 @@ def _inspect(args: Namespace) -> None:
         print("\n".join(describe(bundle)))
 
 
-def _verify(args: Namespace) -> int:
-    from compile.verify import verify_bundle
+def _verify(args: Namespace) -> None:
+    from compile.build import verify_bundle
+    from compile.matrix import Matrix
     from edge_runtime.bundle import Bundle
 
-    return verify_bundle(Bundle.open(args.bundle), args.data, report=print)
+    for parity in verify_bundle(Bundle.open(args.bundle), Matrix.load(args.data), args.rows):
+        print(f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model")
 
 
 def _extract(args: Namespace) -> None:
@@ -91,6 +93,7 @@ def parser() -> console.Parser:
     inspect.set_defaults(run=_inspect)
     verify = commands.add_parser("verify", help="parity on every target; exit 1 on any difference")
     verify.add_argument("--data", type=Path, required=True, help="the .npz that `features` wrote")
+    verify.add_argument("--rows", type=int, default=2000, help="at most this many of its rows (%(default)s)")
     verify.set_defaults(run=_verify)
     extract = commands.add_parser("extract", help="one target's artifact and header, for a build system")
     extract.add_argument("--target", required=True)
