@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
     cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
-    return {Rung[name]: count for name, count in cost.get("instructions_by_rung", {}).items()}
+    return {Rung[name]: count["mean"] for name, count in cost.get("by_rung", {}).items()}
 
 
 def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:
