@@ -114,6 +114,7 @@ def features_to_npz(recording: Recording, pipeline: Pipeline, out: Path) -> None
         "capture": np.array([row.capture for row in rows], np.uint16),
         "session": np.array([session_of[row.capture] for row in rows], np.uint16),
         "captures": np.array([c["name"] for c in recording.captures]),
+        "captures_sha256": np.array([c["sha256"] for c in recording.captures]),
         "sessions": np.array(sessions),
     }
     _write(out, npz_bytes(arrays))
