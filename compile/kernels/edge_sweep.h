@@ -76,12 +76,12 @@ static inline void edge_square(struct edge_sweep *s)
  * every power of the contract. */
 struct edge_bins {
     int32_t bottom;
-    uint32_t step, reciprocal, shift;
+    uint32_t step, factor, addend, shift;
 };
 
 static inline uint32_t edge_bin(const struct edge_bins *b, int32_t power)
 {
-    return ((uint32_t)(uint16_t)(power - b->bottom) * b->reciprocal) >> b->shift;
+    return ((uint32_t)(uint16_t)(power - b->bottom) * b->factor + b->addend) >> b->shift;
 }
 
 /* levels[k]: the order statistic of rank ranks[k] (0 = the smallest; ranks ascend), rounded down to the bins' grid.
