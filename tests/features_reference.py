@@ -6,7 +6,7 @@ division of exact integers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isqrt
 
 from compile.kernels.catalogue import Value
@@ -147,46 +147,60 @@ def extent(above: Sequence[bool]) -> int:
     return len(above) - list(above).index(True) - list(reversed(above)).index(True) if any(above) else 0
 
 
+def level_count(s: Sweep, kernel: str, p: Mapping[str, Value]) -> int:
+    level = s.reference(p["reference"]) + int(p["offset_cdb"])
+    above = [x >= level for x in s.power]
+    if kernel == "local_maxima":
+        return sum(above[k] for k in s.local_maxima())
+    return {"occupancy": sum(above), "runs": runs(above), "extent": extent(above)}[kernel]
+
+
+def roughness(s: Sweep, p: Mapping[str, Value], power: Sequence[int]) -> int:
+    return texture(power, int(p["lag"]), s.floor + int(p["gate_cdb"]) if p["gate_cdb"] else -(1 << 15))
+
+
+def lobe_shape(s: Sweep, kernel: str, p: Mapping[str, Value]) -> int:
+    e = lobe(s, p)
+    if kernel == "area":
+        return sum(e.values()) // (2 * int(p["radius"]) + 1)
+    weight = {"centroid": lambda d: d, "spread": abs, "asymmetry": lambda d: (d > 0) - (d < 0)}[kernel]
+    bits = 10 if kernel == "asymmetry" else 4
+    return share(e, sum(weight(d) * x for d, x in e.items()), bits, p.get("sign", "signed"))
+
+
+def profile(s: Sweep, p: Mapping[str, Value]) -> int:
+    offset = int(p["offset"])
+    value = sides(p["side"], s.beside(-offset), s.beside(offset))
+    return value if p["side"] == "difference" else value - s.reference(p["reference"])
+
+
+def symmetry(s: Sweep, radius: int) -> int:
+    return sum(abs(s.beside(d) - s.beside(-d)) for d in range(1, radius + 1)) // radius
+
+
 def feature(s: Sweep, kernel: str, p: Mapping[str, Value]) -> int:
     """One feature of one sweep, by its definition."""
-    if kernel in ("minimum", "peak", "floor", "mean", "percentile"):
-        power = {"minimum": min(s.power), "peak": s.peak, "floor": s.floor, "mean": s.mean}
-        value = s.percentile(int(p["permille"])) if kernel == "percentile" else power[kernel]
-        return value - s.reference(p["reference"])
-    if kernel in ("occupancy", "runs", "local_maxima", "extent"):
-        level = s.reference(p["reference"]) + int(p["offset_cdb"])
-        above = [x >= level for x in s.power]
-        if kernel == "local_maxima":
-            return sum(above[k] for k in s.local_maxima())
-        return {"occupancy": sum(above), "runs": runs(above), "extent": extent(above)}[kernel]
-    if kernel in ("roughness", "ripple"):
-        base = s.floor + int(p["gate_cdb"]) if p["gate_cdb"] else -(1 << 15)
-        power = s.power if kernel == "roughness" else window(s, int(p["radius"]))
-        return texture(power, int(p["lag"]), base)
-    if kernel in ("centroid", "spread", "asymmetry", "area"):
-        e = lobe(s, p)
-        if kernel == "centroid":
-            return share(e, sum(d * x for d, x in e.items()), 4, p["sign"])
-        if kernel == "spread":
-            return share(e, sum(abs(d) * x for d, x in e.items()), 4)
-        if kernel == "area":
-            return sum(e.values()) // (2 * int(p["radius"]) + 1)
-        tilt = sum(x if d > 0 else -x if d < 0 else 0 for d, x in e.items())
-        return share(e, tilt, 10, p["sign"])
-    if kernel == "profile":
-        offset = int(p["offset"])
-        value = sides(p["side"], s.beside(-offset), s.beside(offset))
-        return value if p["side"] == "difference" else value - s.reference(p["reference"])
-    if kernel == "symmetry":
-        radius = int(p["radius"])
-        return sum(abs(s.beside(d) - s.beside(-d)) for d in range(1, radius + 1)) // radius
-    if kernel == "peak_index":
-        return s.at
-    if kernel == "std":
-        return isqrt(sum((x - s.mean) ** 2 for x in s.power) // s.n)
-    one = {"skew": lambda: skew(s), "kurtosis": lambda: kurtosis(s), "band": lambda: band(s, p)}
-    one |= {"width": lambda: width(s, p), "second_peak": lambda: second_peak(s, p)}
-    return one[kernel]()
+    table: dict[str, Callable[[], int]] = {
+        "minimum": lambda: min(s.power) - s.reference(p["reference"]),
+        "peak": lambda: s.peak - s.reference(p["reference"]),
+        "floor": lambda: s.floor - s.reference(p["reference"]),
+        "mean": lambda: s.mean - s.reference(p["reference"]),
+        "percentile": lambda: s.percentile(int(p["permille"])) - s.reference(p["reference"]),
+        "peak_index": lambda: s.at,
+        "std": lambda: isqrt(sum((x - s.mean) ** 2 for x in s.power) // s.n),
+        "skew": lambda: skew(s),
+        "kurtosis": lambda: kurtosis(s),
+        "roughness": lambda: roughness(s, p, s.power),
+        "ripple": lambda: roughness(s, p, window(s, int(p["radius"]))),
+        "width": lambda: width(s, p),
+        "profile": lambda: profile(s, p),
+        "band": lambda: band(s, p),
+        "symmetry": lambda: symmetry(s, int(p["radius"])),
+        "second_peak": lambda: second_peak(s, p),
+    }
+    table |= {k: lambda: level_count(s, kernel, p) for k in ("occupancy", "runs", "local_maxima", "extent")}
+    table |= {k: lambda: lobe_shape(s, kernel, p) for k in ("centroid", "spread", "asymmetry", "area")}
+    return table[kernel]()
 
 
 def features(pipeline: Pipeline, power: Sequence[int]) -> list[int]:
