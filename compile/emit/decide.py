@@ -118,7 +118,7 @@ def _novelty(novelty: FittedNovelty) -> str:
             "/* Novelty: see compile/novelty.py for what the tables hold. */",
             *table("int32_t", "edge_centre", [novelty.centre]),
             *table("uint32_t", "edge_inverse_q16", [novelty.inverse_q16]),
-            *table("int16_t", "edge_mix", novelty.mix),
+            *table("int16_t", "edge_mix", list(zip(*novelty.mix, strict=True))),  # by column, to vectorise
             *table("int16_t", "edge_class_mean_q4", novelty.mean_q4),
             *table("uint16_t", "edge_class_inverse_q12", novelty.inverse_q12),
             f"static const uint32_t edge_class_limit_q4[] = {{{_numbers(novelty.limit_q4)}}};",
@@ -179,13 +179,16 @@ static inline void edge_standardise(const int32_t *features, int16_t *u_q4)
 static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)
 {
     int16_t u_q4[EDGE_FEATURES];
+    int32_t sum[EDGE_FEATURES]; /* |sum| < BIAS */
     uint32_t worst_q4 = 0;
     edge_standardise(features, u_q4);
+    for (uint32_t i = 0; i < EDGE_FEATURES; i++)
+        sum[i] = 0;
+    for (uint32_t j = 0; j < EDGE_FEATURES; j++)
+        for (uint32_t i = 0; i < EDGE_FEATURES; i++)
+            sum[i] += (int32_t)edge_mix[j][i] * u_q4[j];
     for (uint32_t i = 0; i < EDGE_FEATURES; i++) {
-        int32_t sum = 0; /* |sum| < BIAS */
-        for (uint32_t j = 0; j < EDGE_FEATURES; j++)
-            sum += (int32_t)edge_mix[i][j] * u_q4[j];
-        int32_t component_q4 = (int32_t)((uint32_t)(sum + BIAS) >> SHIFT) - (BIAS >> SHIFT);
+        int32_t component_q4 = (int32_t)((uint32_t)(sum[i] + BIAS) >> SHIFT) - (BIAS >> SHIFT);
         uint32_t distance = (uint32_t)edge_abs(component_q4 - edge_class_mean_q4[group][i]);
         uint32_t held = distance > DISTANCE_CAPu ? DISTANCE_CAPu : distance;
         uint32_t z_q4 = (held * edge_class_inverse_q12[group][i]) >> 12;

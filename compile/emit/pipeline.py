@@ -111,7 +111,6 @@ static inline int edge_check(struct edge_work *w, const int16_t *power_cdbm, uin
     if (points != EDGE_SCAN_POINTS)
         return EDGE_POINTS;
     w->s.power = power_cdbm;
-    w->s.points = EDGE_SCAN_POINTS;
     edge_extremes(&w->s);
     if (w->s.minimum < {contract.power_min_cdbm} || w->s.peak > {contract.power_max_cdbm})
         return EDGE_RANGE;
