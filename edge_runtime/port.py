@@ -28,6 +28,8 @@ LINE_LIMIT = 4_000
 SLICE_SECONDS = 0.2
 """How long a port without a descriptor is read at a time; a stop is noticed in between."""
 
+UNSET = -2
+
 _BY_DESCRIPTOR = ("", "socket", "hwgrep")
 _L_SPECIAL = termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN
 
@@ -47,7 +49,7 @@ class Port:
         self.url = url
         self._serial: serial.SerialBase | None = None
         self._descriptor = -1
-        self._terminator = -1
+        self._terminator = UNSET
         self.endless = True
         try:
             self._open(url, baud)
@@ -75,6 +77,7 @@ class Port:
             self._descriptor = opened.fileno()
             if os.isatty(self._descriptor):
                 self._keep_lines()
+                self.wake_at(-1)  # pyserial leaves VMIN at 0, where no data looks like an end of file
 
     def _keep_lines(self) -> None:
         """Leave DTR and RTS up at close: their next edge would reset a board wired as an Arduino is."""

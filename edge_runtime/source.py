@@ -60,6 +60,7 @@ class Source:
             0  # when the frame being read began, how long the last one's rest took
         )
         self._silences = 0
+        self._wait_ms = FIRST_WAIT_MS
         self._stop_reader, self._stop_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._port = Port(url, self._baud, self._stop_reader)
@@ -185,6 +186,7 @@ class Source:
 
     def _settle(self) -> None:
         """Frames come regularly: have the port wake at the end of each, where it can."""
+        self._wait_ms = FIRST_WAIT_MS
         self._settled_at = size = self.scanner.frame_bytes
         terminator = self.scanner.terminator if 0 < size <= LINE_LIMIT else -1
         self._by_line = self._port.wake_at(terminator)
@@ -241,15 +243,14 @@ class Source:
         self._port.write(self.scanner.start())
 
     def _reconnect(self) -> Iterator[Scan | Happening]:
-        """Wait, longer each time, until the port opens again."""
-        wait_ms = FIRST_WAIT_MS
+        """Wait, longer each time, until the port opens again; the wait is short again once scans come."""
         waiting = select.poll()
         waiting.register(self._stop_reader, select.POLLIN)
-        while not waiting.poll(wait_ms):
+        while not waiting.poll(self._wait_ms):
+            self._wait_ms = min(2 * self._wait_ms, LONGEST_WAIT_MS)
             try:
                 self._port = Port(self.url, self._baud, self._stop_reader)
             except HardwareUnavailable:
-                wait_ms = min(2 * wait_ms, LONGEST_WAIT_MS)
                 continue
             self.scanner.reset()
             self._settled_at = self._silences = 0
