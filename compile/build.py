@@ -159,7 +159,9 @@ def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Pari
     """
     model = bundle.manifest["model"]
     if len(matrix.feature_names) != model["n_features"]:
-        raise BadInput(f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}")
+        raise BadInput(
+            f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}"
+        )
     artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
     picked = matrix.sample(rows)
     features, oracle = matrix.features[picked], None
