@@ -79,7 +79,7 @@ def plugin() -> Path:
             made = Path(part, "insncount.so")
             command = [*_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", str(made)]
             done = subprocess.run(
-                [*command, str(_SOURCE)], capture_output=True, text=True, check=False, env=_environment()
+                [*command, str(_SOURCE)], capture_output=True, text=True, check=False, env=build_environment()
             )
             if done.returncode:
                 raise HardwareUnavailable(f"counting: the QEMU plugin does not build: {done.stderr[:300]!r}")
@@ -96,6 +96,7 @@ def _compiler() -> Sequence[str]:
     raise HardwareUnavailable("counting: no C compiler for the QEMU plugin; apt-get install gcc")
 
 
-def _environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
+    """For whatever compiler builds here: the ziglang wheel keeps its cache in ours."""
     zig = str(cache_dir("zig"))
     return os.environ | {"ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}

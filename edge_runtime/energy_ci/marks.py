@@ -11,5 +11,7 @@ def mark(number: int) -> None:
     """Set a mark, 0 .. 0xFFFFF: one system call that fails and does nothing else."""
     try:
         os.getpriority(os.PRIO_PROCESS, BASE | number)
-    except ProcessLookupError:  # what the plugin's numbers are chosen for; contextlib would have to be imported
+    except (
+        ProcessLookupError
+    ):  # what the plugin's numbers are chosen for; contextlib would have to be imported
         return
