@@ -15,8 +15,9 @@ import pytest
 from compile.demo.run import RECORDINGS, build_demo
 from edge_runtime.bundle import Bundle
 from edge_runtime.recording import Recording
+from tests.guests import arm64
 
-pytest_plugins = ["tests.guests"]
+__all__ = ["arm64"]  # a fixture of tests.guests
 
 ROOT = Path(__file__).parents[1]
 

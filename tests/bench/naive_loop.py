@@ -1,10 +1,12 @@
 """The loop as it is usually written: pyserial, numpy, Treelite's GTIL, a JSON log. What bench_loop compares with.
 
-Written to be competent, not slow: nothing is computed twice, arrays are used throughout, the screen saves the
-model where it can, one JSON line a scan is flushed. It gives the verdicts of the bundle whose numbers it is
-given, and shares no code with it.
+Each feature is a function of the sweep, arrays are used throughout, one JSON line a scan is flushed. With
+`careful` as the last argument the same program is written with an eye on its cost: what features share is
+computed once, and a scan that the screen answers never reaches the model.
 
-Usage: naive_loop.py MODEL.tl PIPELINE.json PORT SCANS LOG.jsonl
+It gives the verdicts of the bundle whose numbers it is given, and shares no code with it.
+
+Usage: naive_loop.py MODEL.tl PIPELINE.json PORT SCANS LOG.jsonl [careful]
 """
 
 from __future__ import annotations
@@ -24,24 +26,44 @@ FRAME_BYTES = len(HEADER) + POINTS + 2
 
 
 class Sweep:
-    """One sweep in hundredths of a dBm, with what several features look at."""
+    """One sweep in hundredths of a dBm, with what features are made of."""
 
     def __init__(self, codes: bytes, floor_permille: int) -> None:
         self.power = np.frombuffer(codes, np.uint8).astype(np.int32) * -50
-        self.peak_at = int(np.argmax(self.power))
-        self.peak = int(self.power[self.peak_at])
-        self.mean = int(np.floor(np.mean(self.power)))
-        self.floor = int(np.percentile(self.power, floor_permille / 10, method="lower"))
-        inner = self.power[1:-1]
-        self.maxima = np.flatnonzero((inner > self.power[:-2]) & (inner >= self.power[2:])) + 1
+        self.floor_permille = floor_permille
+
+    def _peak_at(self) -> int:
+        return int(np.argmax(self.power))
+
+    def _peak(self) -> int:
+        return int(np.max(self.power))
+
+    def _mean(self) -> int:
+        return int(np.floor(np.mean(self.power)))
+
+    def _floor(self) -> int:
+        return int(np.percentile(self.power, self.floor_permille / 10, method="lower"))
+
+    peak_at, peak, mean, floor = property(_peak_at), property(_peak), property(_mean), property(_floor)
 
     def reference(self, name: str) -> int:
         """The power that others are given relative to."""
-        return {"none": 0, "peak": self.peak, "mean": self.mean, "floor": self.floor}[name]
+        return 0 if name == "none" else int(getattr(self, name))
 
     def at(self, index: int) -> int:
         """The power there; beyond the ends, the floor."""
         return int(self.power[index]) if 0 <= index < len(self.power) else self.floor
+
+
+class CarefulSweep(Sweep):
+    """The same, each computed once."""
+
+    def __init__(self, codes: bytes, floor_permille: int) -> None:
+        super().__init__(codes, floor_permille)
+        self.peak_at, self.mean, self.floor = self._peak_at(), self._mean(), self._floor()
+        self.peak = int(self.power[self.peak_at])
+
+    peak_at = peak = mean = floor = 0
 
 
 def peak(s: Sweep, reference: str) -> int:
@@ -82,7 +104,9 @@ def occupancy(s: Sweep, reference: str, offset_cdb: int) -> int:
 
 
 def second_peak(s: Sweep, guard: int, of: str) -> int:
-    others = s.maxima[np.abs(s.maxima - s.peak_at) >= guard]
+    inner = s.power[1:-1]
+    maxima = np.flatnonzero((inner > s.power[:-2]) & (inner >= s.power[2:])) + 1
+    others = maxima[np.abs(maxima - s.peak_at) >= guard]
     second = int(others[np.argmax(s.power[others])]) if len(others) else None
     if of == "offset":
         return 0 if second is None else abs(second - s.peak_at)
@@ -121,7 +145,8 @@ KERNELS |= {f.__name__: f for f in (roughness, percentile)}
 class Classifier:
     """Features, screen, model, confidence, novelty: the numbers are the bundle's."""
 
-    def __init__(self, model: str, pipeline: str) -> None:
+    def __init__(self, model: str, pipeline: str, careful: bool) -> None:
+        self.sweep, self.screen_first = (CarefulSweep, True) if careful else (Sweep, False)
         self.model = treelite.Model.deserialize(model)
         with open(pipeline, encoding="utf-8") as file:
             fitted = json.load(file)
@@ -148,18 +173,24 @@ class Classifier:
 
     def verdict(self, codes: bytes) -> dict[str, object]:
         """The answer to one sweep."""
-        sweep = Sweep(codes, self.floor_permille)
+        sweep = self.sweep(codes, self.floor_permille)
         features = np.array([kernel(sweep, **params) for kernel, params in self.features])
-        if self.screened(features):
-            return {"label": self.classes[self.screen["label"]], "margin": 0.0}
-        raw = treelite.gtil.predict(self.model, features[np.newaxis].astype(np.float32), nthread=1, pred_margin=True)
-        scores = raw.reshape(-1)
-        best = int(np.argmax(scores))
-        margin = float(scores[best] - np.max(np.delete(scores, best)))
-        answer = {"label": self.classes[best], "margin": margin}
+        screened = {"label": self.classes[self.screen["label"]], "margin": 0.0}
+        if self.screen_first and self.screened(features):
+            return screened
+        answer = self.classified(features)
+        return screened if self.screened(features) else answer
+
+    def classified(self, features: np.ndarray) -> dict[str, object]:
+        """The model's answer."""
+        rows = features[np.newaxis].astype(np.float32)
+        scores = treelite.gtil.predict(self.model, rows, nthread=1, pred_margin=True).reshape(-1)
+        second, best = np.argsort(scores, kind="stable")[-2:]
+        margin = float(scores[best] - scores[second])
+        label = self.classes[best]
         if self.unsure(margin) or self.novel(features, best):
-            answer["label"] = "UNKNOWN"
-        return answer
+            label = "UNKNOWN"
+        return {"label": label, "margin": margin}
 
     def screened(self, features: np.ndarray) -> bool:
         first, *guards = features[self.screen_columns].tolist()
@@ -197,14 +228,18 @@ def frames(port: serial.Serial) -> object:
                 data = data[1:]
 
 
-def main(model: str, pipeline: str, url: str, scans: int, log_path: str) -> None:
+def main(model: str, pipeline: str, url: str, scans: int, log_path: str, careful: bool) -> None:
     """Classify `scans` sweeps."""
-    classifier = Classifier(model, pipeline)
+    classifier = Classifier(model, pipeline, careful)
     with serial.Serial(url, 500_000, timeout=5) as port, open(log_path, "w", encoding="utf-8") as log:
         for number, codes in enumerate(frames(port), 1):
             captured = time.time()
             row = classifier.verdict(codes)
-            row |= {"time": captured, "latency_ms": (time.time() - captured) * 1000, "scan_crc32": zlib.crc32(codes)}
+            row |= {
+                "time": captured,
+                "latency_ms": (time.time() - captured) * 1000,
+                "scan_crc32": zlib.crc32(codes),
+            }
             log.write(json.dumps(row) + "\n")
             log.flush()
             if number == scans:
@@ -212,4 +247,4 @@ def main(model: str, pipeline: str, url: str, scans: int, log_path: str) -> None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5], sys.argv[6:] == ["careful"])
