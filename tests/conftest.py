@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's bundle, built for this machine."""
-    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host"])
+    """The demo's bundle, built for this machine and for ARM."""
+    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host", "aarch64"])
 
 
 @pytest.fixture(scope="session")
