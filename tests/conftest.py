@@ -15,14 +15,17 @@ import pytest
 from compile.demo.run import RECORDINGS, build_demo
 from edge_runtime.bundle import Bundle
 from edge_runtime.recording import Recording
+from tests.guests import arm64
+
+__all__ = ["arm64"]  # a fixture of tests.guests
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's bundle, built for this machine."""
-    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host"])
+    """The demo's bundle, built for this machine and for ARM."""
+    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host", "aarch64"])
 
 
 @pytest.fixture(scope="session")
