@@ -14,7 +14,7 @@ class Reason(IntEnum):
 
     text: str
 
-    def __new__(cls, code: int, text: str) -> Reason:
+    def __new__(cls, code: int, text: str = "") -> Reason:
         member = int.__new__(cls, code)
         member._value_ = code
         member.text = text
