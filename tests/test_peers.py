@@ -11,11 +11,11 @@ import struct
 import time
 
 import pytest
-from rig_run import AXIS, recording, running
 
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
 from edge_runtime.rig.tinysa import TinySAEmulator
 from edge_runtime.scan import Axis
+from tests.rig_run import AXIS, recording, running
 
 WAIT_SECONDS = 10
 
