@@ -1,0 +1,66 @@
+"""What is in a bundle, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edge_runtime.bundle import Bundle
+
+
+def describe(bundle: Bundle) -> Iterator[str]:
+    """The pipeline, the cost per target, the accuracy and the sources of a bundle."""
+    manifest = bundle.manifest
+    model = manifest["model"]
+    yield f"bundle    {bundle.origin}, {len(bundle.data):,} bytes, sha256 {bundle.sha256}"
+    yield (
+        f"model     {model['source']}, {model['trees']} trees, {model['leaves']} leaves, "
+        f"{model['n_features']} features, {model['n_outputs']} raw scores"
+    )
+    if manifest["pipeline"]:
+        yield from _pipeline(manifest)
+    yield f"features  {', '.join(model['feature_names'])}"
+    yield ""
+    yield from cost_table(manifest["artifacts"])
+    if accuracy := manifest["accuracy"]:
+        yield ""
+        yield from _accuracy(accuracy)
+    if captures := manifest["recordings"]:
+        yield ""
+        yield f"trained and calibrated on {len(captures)} recordings (--json lists them with their hashes)"
+    yield "built with " + ", ".join(f"{name} {version}" for name, version in manifest["tools"].items())
+
+
+def _pipeline(manifest: dict[str, Any]) -> Iterator[str]:
+    contract = manifest["contract"]
+    last_hz = contract["start_hz"] + contract["step_hz"] * (contract["points"] - 1)
+    yield (
+        f"contract  {contract['points']} points, "
+        f"{contract['start_hz'] / 1e6:.3f} to {last_hz / 1e6:.3f} MHz, no older than {contract['max_age_ms']} ms"
+    )
+    yield f"classes   {', '.join(manifest['classes'])}"
+
+
+def cost_table(artifacts: dict[str, Any]) -> Iterator[str]:
+    """A line a target: instructions of the whole inference (of the model, where it stands alone), bytes, stack."""
+    yield f"{'target':<12}{'style':<14}{'insns mean':>12}{'worst':>12}{'code B':>10}{'tables B':>10}{'stack B':>9}"
+    for name, artifact in artifacts.items():
+        cost = artifact["cost"]
+        count = cost["infer"] or cost["model"] or {"mean": 0, "maximum": 0}
+        figures = (
+            (count["mean"], 12),
+            (count["maximum"], 12),
+            (cost["text_bytes"], 10),
+            (cost["rodata_bytes"], 10),
+            (cost["stack_bytes"], 9),
+        )
+        yield f"{name:<12}{artifact['style']:<14}" + "".join(f"{figure:>{w},.0f}" for figure, w in figures)
+
+
+def _accuracy(accuracy: dict[str, Any]) -> Iterator[str]:
+    for name, figure in accuracy.items():
+        low, high = figure["interval_95"]
+        yield (
+            f"{name:<34} {figure['value']:.3f}  (95 %: {low:.3f} to {high:.3f}, "
+            f"{figure['scans']} scans of {figure['captures']} recordings)"
+        )
