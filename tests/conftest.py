@@ -23,6 +23,12 @@ def guest(arch: userland.Arch, requirements: list[str]) -> Guest:
 
 
 @pytest.fixture(scope="session")
+def energy_guest(arm64: Guest) -> Guest:
+    """What the energy gate counts on."""
+    return arm64
+
+
+@pytest.fixture(scope="session")
 def arm64() -> Guest:
     """An aarch64 guest with what the device needs, and nothing else."""
     return guest(userland.ARM64, ["pyserial"])
