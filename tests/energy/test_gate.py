@@ -70,9 +70,10 @@ def mutate(folder: Path, module: str, old: str, new: str) -> Path:
     for package in path.parents:
         if package != Path():
             (folder / package).mkdir(parents=True, exist_ok=True)
-            init = (ROOT / package / "__init__.py").read_text()
-            more = f"\n__path__.append({str(ROOT / package)!r})\n"
-            (folder / package / "__init__.py").write_text(init + more)
+            future = "from __future__ import annotations\n"
+            init = (ROOT / package / "__init__.py").read_text().replace(future, "")
+            more = f"__path__.append({str(ROOT / package)!r})\n"
+            (folder / package / "__init__.py").write_text(future + more + init)
     text = (ROOT / path).read_text()
     assert text.count(old) == 1, f"{module} no longer holds {old!r}: choose another place for this regression"
     (folder / path).write_text(text.replace(old, new))
