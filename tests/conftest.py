@@ -14,6 +14,7 @@ import pytest
 
 from compile.demo.run import RECORDINGS, build_demo
 from edge_runtime.bundle import Bundle
+from edge_runtime.energy_ci.guest import Guest
 from edge_runtime.recording import Recording
 from tests.guests import arm64
 
@@ -88,3 +89,9 @@ def loop_command(bundle: Path, port: str, folder: Path, *options: object) -> lis
     """The command that runs the loop with its journal and verdicts in `folder`."""
     places = ("--journal", folder / "journal", "--verdicts", folder / "verdicts.jsonl")
     return cli("run", "--bundle", bundle, "--port", port, *places, *options)
+
+
+@pytest.fixture(scope="session")
+def energy_guest(arm64: Guest) -> Guest:
+    """What the energy gate counts on."""
+    return arm64
