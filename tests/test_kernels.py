@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from features_reference import HELD, features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from compile.pipeline import Pipeline
 from compile.targets import TARGETS
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
+from tests.features_reference import HELD, features
 
 SIZES = (1, 2, 3, 8, 31, 64, 255, 256, 300)
 NUMBERS = {
