@@ -20,7 +20,7 @@ from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from tests.features_reference import HELD, features
-from tests.pipelines import everything, rows, values
+from tests.pipelines import TRAP, everything, rows, values
 
 SIZES = (1, 2, 3, 8, 31, 64, 255, 256, 300)
 
@@ -85,14 +85,6 @@ def test_kernels_are_the_same_on_every_target(name: str) -> None:
 def test_features_need_nothing_from_the_firmware(name: str) -> None:
     text = feature_sources(everything(256))
     assert not elf.parse(toolchain.build(text, TARGETS[name]), what=name).undefined
-
-
-UNDEFINED = (
-    "signed-integer-overflow,shift-base,shift-exponent,integer-divide-by-zero,array-bounds,alignment,"
-    "pointer-overflow,bool,unreachable"
-)
-TRAP = ("-Xclang", f"-fsanitize={UNDEFINED}", "-Xclang", f"-fsanitize-trap={UNDEFINED}")
-"""Undefined behaviour becomes an instruction that no CPU has; past the driver, which switches sanitizers off."""
 
 
 def test_no_undefined_behaviour() -> None:
