@@ -166,10 +166,7 @@ class Classifier:
         self.confidence_q16 = fitted["confidence_q16"]
         self.min_confidence_q16 = fitted["min_confidence_q16"]
         self.min_margin = float.fromhex(fitted["min_margin"])
-        novelty = fitted["novelty"]
-        self.novelty_mean = np.array(novelty["mean"])
-        self.novelty_inverse_q16 = np.array(novelty["inverse_q16"])
-        self.novelty_limit = novelty["limit"]
+        self.novelty = {name: np.array(value) for name, value in fitted["novelty"].items()}
 
     def verdict(self, codes: bytes) -> dict[str, object]:
         """The answer to one sweep."""
@@ -204,9 +201,13 @@ class Classifier:
         return confidence_q16 < self.min_confidence_q16 or margin < self.min_margin
 
     def novel(self, features: np.ndarray, best: int) -> bool:
-        distance = np.abs(features - self.novelty_mean[best])
-        z_q4 = np.minimum(distance * self.novelty_inverse_q16[best] >> 12, 2047)
-        return int(np.sum(z_q4**2)) * 256 // self.novelty_limit[best] > 256
+        """Whether any decorrelated z-score is beyond the class's limit; in the bundle's integers."""
+        n = self.novelty
+        distance = features - n["centre"]
+        u_q4 = np.sign(distance) * np.minimum(np.abs(distance) * n["inverse_q16"] >> 12, 2047)
+        component_q4 = n["mix"] @ u_q4 >> n["mix_shift"]
+        z_q4 = np.minimum(np.abs(component_q4 - n["mean_q4"][best]), 0xFFFF) * n["inverse_q12"][best] >> 12
+        return int(np.max(z_q4)) * 256 // int(n["limit_q4"][best]) > 256
 
 
 def frames(port: serial.Serial) -> object:
