@@ -122,6 +122,6 @@ def _axis(centre_hz: int, step_hz: int, points: int) -> Axis:
 
 def _share(bins: Sequence[int], exponent: int, total_dbm: int) -> bytes:
     """The total power shared among the bins by their squares."""
-    magnitudes = [b << exponent or 1 for b in bins]
-    base_db = total_dbm - 10 * log10(sum(m * m for m in magnitudes))
-    return b"".join(int16(round(100 * (base_db + 20 * log10(m)))) for m in magnitudes)
+    magnitudes = [b << exponent for b in bins]
+    base_db = total_dbm - 10 * log10(sum(m * m for m in magnitudes) or 1)
+    return b"".join(int16(round(100 * (base_db + 20 * log10(m or 1)))) for m in magnitudes)
