@@ -12,12 +12,15 @@ from typing import TextIO
 
 from edge_runtime.errors import BadInput
 from edge_runtime.rig.emulator import Emulator
+from edge_runtime.rig.framed import FramedEmulator
 from edge_runtime.rig.mishaps import KINDS, Mishaps
 from edge_runtime.rig.playlist import Playlist, open_playlist
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
 from edge_runtime.rig.tinysa import TinySAEmulator
 
-EMULATORS: dict[str, type[Emulator]] = {e.name: e for e in (RFExplorerEmulator, TinySAEmulator)}
+EMULATORS: dict[str, type[Emulator]] = {
+    e.name: e for e in (RFExplorerEmulator, TinySAEmulator, FramedEmulator)
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
