@@ -16,7 +16,7 @@ class Pace:
 
     A conversion's end is met (to LOOK_AGAIN) when one look comes too early and the next finds it. Looks that find
     one at once creep earlier until that happens again; so most conversions take a single look, and none is
-    met late by more than a few hundredths.
+    met late by more than a tenth of its time.
     """
 
     def __init__(self, nominal_us: float, now_us: float) -> None:
@@ -33,7 +33,7 @@ class Pace:
     def too_early(self, now_us: float) -> float:
         """A look found nothing new: microseconds to the next one."""
         due_us = self.wait_us(now_us)
-        self._was_early = due_us == 0  # a look out of turn says nothing
+        self._was_early = due_us < LOOK_AGAIN * self.period_us  # a look out of turn says nothing
         return max(due_us, LOOK_AGAIN * self.period_us)
 
     def taken(self, now_us: float) -> int:
