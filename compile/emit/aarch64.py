@@ -22,14 +22,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from compile.emit import aarch64_words
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, words_of
 
 REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
-WORD_SETUP = 4.0
+WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.03, plain_below=0.01)
+TASTE = Taste(copy_from=0.04, plain_below=0.02)
 COMPARE_REACH = 4095
 """The largest rank that `cmp` takes."""
 BRANCH_REACH = 8000
@@ -73,7 +74,10 @@ class _Writer:
         size = 1 if flow.ranks.largest < 256 else 2
         ranks_at = _WORDS + 8 * len(words.words)
         self.rank_at = {slot: ranks_at + i * size for i, slot in enumerate(compared)}
-        self.frame = (ranks_at + len(compared) * size + 15) & ~15
+        copy_at = (ranks_at + len(compared) * size + 15) & ~15
+        plain = aarch64_words.is_plain(flow.ranks)
+        self.frame = (copy_at + (4 * self.forest.n_features if plain else 0) + 15) & ~15
+        self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
         self.slot = flow.ranks.slot.tolist()
         self.rank = flow.ranks.rank.tolist()
         self.left, self.right, self.after = flow.left.tolist(), flow.right.tolist(), flow.after.tolist()
@@ -90,12 +94,15 @@ class _Writer:
     def text(self, *, integer: bool) -> Iterator[str]:
         """The lines of the file."""
         yield "    .text"
-        if integer:
-            yield from self._entry("edge_trees_i32", "edge_words_i32", hidden=True)
-            yield "    b .Ltrees"
-        yield from self._entry("edge_model_scores", "edge_words_f32", hidden=False)
+        kinds = ["i32", "f32"] if integer else ["f32"]
+        for kind in kinds:
+            yield from self._entry(kind)
+            if self.maker is not None:
+                yield from self.maker.code(kind)
+            else:
+                yield f"    b .Lfill_{kind}"
+        yield from self._by_memory(kinds)
         yield ".Ltrees:"
-        yield from self._load_words()
         for number, order in enumerate(self.flow.order):
             output = self.flow.groups[number].output
             yield from self._start(output)
@@ -105,18 +112,33 @@ class _Writer:
         yield from self._constants()
         yield from self._leave()
         yield from self._lay_pool()
+        if self.maker is not None:
+            yield from self.maker.tables(kinds)
 
-    def _entry(self, name: str, fill: str, *, hidden: bool) -> Iterator[str]:
+    def _entry(self, kind: str) -> Iterator[str]:
+        name = "edge_model_scores" if kind == "f32" else "edge_trees_i32"
         yield f"    .globl {name}"
-        if hidden:
+        if kind == "i32":
             yield f"    .hidden {name}"
         yield f"    .type {name}, %function\n    .p2align 2\n{name}:"
         yield from self._move_stack("sub")
         for i in range(6):
             yield f"    stp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
         yield f"    str x1, [sp, #{_OUT}]"
-        yield f"    add x1, sp, #{_WORDS}"
-        yield f"    bl {fill}"
+
+    def _by_memory(self, kinds: Sequence[str]) -> Iterator[str]:
+        """Let C fill the words in memory, and load them."""
+        if self.maker is not None:
+            if self.maker.stand_ins is not None:
+                return
+            yield f".Lnan:\n    mov x0, x20\n    add x1, sp, #{_WORDS}\n    bl edge_words_f32"
+        else:
+            for kind in kinds:
+                yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
+                if kind != kinds[-1]:
+                    yield "    b .Lloads"
+        yield ".Lloads:"
+        yield from self._load_words()
 
     def _move_stack(self, op: str) -> Iterator[str]:
         if self.frame >> 12:
