@@ -30,9 +30,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.04, plain_below=0.02)
-COMPARE_REACH = 4095
-"""The largest rank that `cmp` takes."""
+TASTE = Taste(copy_from=0.05, plain_below=0.02)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -49,7 +47,7 @@ Op = tuple[str, int | None]
 
 def words_for(flow: Flow) -> Words:
     """The words of this emitter: 30 in registers."""
-    compare = max((len(s.keys) for s in flow.ranks.numeric), default=0) <= COMPARE_REACH
+    compare = max((len(s.keys) for s in flow.ranks.numeric), default=0) <= aarch64_words.COMPARE_REACH
     return words_of(flow.ranks, flow.tested, registers=REGISTERS, setup=WORD_SETUP if compare else 0)
 
 
@@ -70,14 +68,15 @@ class _Writer:
         self.flow = flow
         self.forest = flow.ranks.forest
         self.words = words
-        self.rank_load = "ldrb" if flow.ranks.largest < 256 else "ldrh"
-        size = 1 if flow.ranks.largest < 256 else 2
-        ranks_at = _WORDS + 8 * len(words.words)
-        self.rank_at = {slot: ranks_at + i * size for i, slot in enumerate(compared)}
-        copy_at = (ranks_at + len(compared) * size + 15) & ~15
         plain = aarch64_words.is_plain(flow.ranks)
+        ranks_at = _WORDS + 8 * len(words.words)
+        self.rank_at = {slot: ranks_at + 2 * i for i, slot in enumerate(compared)}
+        copy_at = (ranks_at + len(compared) * 2 + 15) & ~15
         self.frame = (copy_at + (4 * self.forest.n_features if plain else 0) + 15) & ~15
-        self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
+        self.maker = (
+            aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
+        )
+        self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
         self.slot = flow.ranks.slot.tolist()
         self.rank = flow.ranks.rank.tolist()
         self.left, self.right, self.after = flow.left.tolist(), flow.right.tolist(), flow.after.tolist()
@@ -252,8 +251,9 @@ class _Writer:
         key = self.slot[node], self.rank[node]
         where = self.words.place.get(key)
         if where is None:
-            load = f"    {self.rank_load} w30, [sp, #{self.rank_at[key[0]]}]"
-            return [(load, None), (f"    cmp w30, #{key[1]}", None)], "    b.ls", "    b.hi"
+            load = f"    ldrh w30, [sp, #{self.rank_at[key[0]]}]"
+            rank = key[1] + self.rank_base[key[0]]
+            return [(load, None), (f"    cmp w30, #{rank}", None)], "    b.ls", "    b.hi"
         word, bit = where
         if word < REGISTERS:
             return [], f"    tbnz x{word}, #{bit},", f"    tbz x{word}, #{bit},"

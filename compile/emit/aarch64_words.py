@@ -31,6 +31,15 @@ from compile.emit.words import Words
 from compile.forest import INF_KEY, key_to_float
 from compile.ranks import Ranks
 
+
+def rank_base(ranks: Ranks, slot: int) -> int:
+    """What a slot's stored rank has on top: its place in the row of all thresholds, where `cmp` reaches it."""
+    if not is_plain(ranks):
+        return 0
+    start = sum(len(s.keys) + 1 for s in ranks.numeric[:slot])
+    return start if start + len(ranks.numeric[slot].keys) <= COMPARE_REACH else 0
+
+
 def stand_ins(ranks: Ranks) -> list[float] | None:
     """For each feature a value that has the rank of NaN in all of its slots; None where one has none."""
     found = [0.0] * ranks.forest.n_features
@@ -46,6 +55,8 @@ def stand_ins(ranks: Ranks) -> list[float] | None:
 
 IN_PLACE = 20
 """Words 0 to 19 are made in their registers; x20 to x30 are at work, so further words go by memory."""
+COMPARE_REACH = 4095
+"""The largest rank that `cmp` takes."""
 _LEVELS = ("x27", "x28", "x29")
 """Registers with the tables of shifts: of slots' first words, second words, third words."""
 
@@ -66,37 +77,42 @@ class WordsWriter:
     ranks that are stored; copy_at, of room for a copy of the features.
     """
 
-    def __init__(self, ranks: Ranks, words: Words, words_at: int, rank_at: dict[int, int], copy_at: int) -> None:
+    def __init__(
+        self, ranks: Ranks, words: Words, words_at: int, rank_at: dict[int, int], copy_at: int
+    ) -> None:
         self.ranks = ranks
         self.words = words
         self.words_at = words_at
         self.rank_at = rank_at
         self.copy_at = copy_at
         self.stand_ins = stand_ins(ranks)
-        self.rank_store = "strb" if ranks.largest < 256 else "strh"
         self.offsets = np.cumsum([0] + [len(s.keys) + 1 for s in ranks.numeric]).tolist()
         self.count = buckets.bucket_count(ranks.numeric)
         self.by_feature: dict[int, list[int]] = {}
         for i, slot in enumerate(ranks.numeric):
             self.by_feature.setdefault(slot.feature, []).append(i)
         # Rows of the table of starts: a feature's first slot in its own row, further slots behind all of these.
-        more = count(self._features())
+        more = count(ranks.forest.n_features)
         self.row = {
-            i: feature if i == slots[0] else next(more) for feature, slots in self.by_feature.items() for i in slots
+            i: feature if i == slots[0] else next(more)
+            for feature, slots in self.by_feature.items()
+            for i in slots
         }
         self.of_slot: dict[int, list[int]] = {}
         for number, word in sorted(enumerate(words.words), key=lambda w: int(w[1].members[0])):
             self.of_slot.setdefault(word.slot, []).append(number)
 
-    def _features(self) -> int:
-        """Features rounded up to fours; the last four overlap those before, so rows stay in order."""
-        return self.ranks.forest.n_features
+    def _fours(self) -> list[int]:
+        """Where each four of features begins; the last may overlap the one before."""
+        features = self.ranks.forest.n_features
+        return [*range(0, features - 3, 4), *([features - 4] if features % 4 else [])]
 
     def code(self, kind: str) -> Iterator[str]:
         """Instructions; kind f32 or i32. x0 has the features' address; at the end words are in x0 to x29."""
         yield f".Lagain_{kind}:\n    mov x20, x0"
-        for register, table in (("x23", f"edge_scale_{kind}"), ("x24", f"edge_limits_{kind}"), ("x25", f"edge_start_{kind}")):
-            yield from _address(register, table)
+        tables = {"x23": "edge_scale", "x24": "edge_limits", "x25": "edge_start"}
+        for register, table in tables.items():
+            yield from _address(register, f"{table}_{kind}")
         levels = max(map(len, self.of_slot.values()), default=0)
         for level in range(min(levels, len(_LEVELS))):
             yield from _address(_LEVELS[level], f"edge_shifts{level}")
@@ -106,8 +122,7 @@ class WordsWriter:
             yield "    movi v6.4s, #0"
         steps: list[str] = []
         done = 0
-        features = self.ranks.forest.n_features
-        for at in [*range(0, features - 3, 4), *([features - 4] if features % 4 else [])]:
+        for at in self._fours():
             yield from self._buckets(kind, at)
             for feature in range(max(at, done), at + 4):
                 for slot in self.by_feature.get(feature, ()):
@@ -125,7 +140,7 @@ class WordsWriter:
         if kind == "f32" and self.stand_ins is not None:
             yield f".Lnan:\n    add x0, sp, #{self.copy_at}\n    mov x1, x0"
             yield from _address("x2", "edge_stand_ins")
-            yield f"    mov w3, #{features}\n1:\n    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
+            yield f"    mov w3, #{self.ranks.forest.n_features}\n1:\n    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
             yield "    fcsel s0, s1, s0, vs\n    str s0, [x1], #4\n    subs w3, w3, #1\n    b.ne 1b"
             yield "    b .Lagain_f32"
 
@@ -152,7 +167,9 @@ class WordsWriter:
                 yield f"    movk w22, #{further >> 16}, lsl #16"
             yield "    add w21, w21, w22"
         yield "    ldrh w21, [x25, w21, uxtw #1]"
-        value, limit, compare, below = ("s1", "s2", "fcmp", "mi") if kind == "f32" else ("w22", "w30", "cmp", "lt")
+        value, limit, compare, below = (
+            ("s1", "s2", "fcmp", "mi") if kind == "f32" else ("w22", "w30", "cmp", "lt")
+        )
         search = f"    ldr {limit}, [x24, x21, lsl #2]\n    {compare} {limit}, {value}\n    b.{below} .Lstep{slot}{kind}"
         yield f"    ldr {value}, [x20, #{4 * feature}]"
         yield search
@@ -170,15 +187,17 @@ class WordsWriter:
             else:
                 yield f"    lsl x22, x26, x22\n    str x22, [sp, #{self.words_at + 8 * number}]"
         if slot in self.rank_at:
-            offset = self.offsets[slot]
-            yield f"    sub w22, w21, #{offset & 4095}"
+            offset = self.offsets[slot] - rank_base(self.ranks, slot)
+            register = "w21" if not offset else "w22"
+            if offset & 4095:
+                yield f"    sub w22, w21, #{offset & 4095}"
             if offset >> 12:
-                yield f"    sub w22, w22, #{offset >> 12}, lsl #12"
-            yield f"    {self.rank_store} w22, [sp, #{self.rank_at[slot]}]"
+                yield f"    sub w22, {'w22' if offset & 4095 else 'w21'}, #{offset >> 12}, lsl #12"
+            yield f"    strh {register}, [sp, #{self.rank_at[slot]}]"
 
     def tables(self, kinds: Sequence[str]) -> Iterator[str]:
         """The tables that the instructions read."""
-        yield "    .section .rodata, \"a\", %progbits"
+        yield '    .section .rodata, "a", %progbits'
         for kind in kinds:
             yield from self._tables_of(kind)
         if self.stand_ins is not None:
@@ -193,8 +212,7 @@ class WordsWriter:
         numeric = self.ranks.numeric
         made = {f: make([numeric[i] for i in slots], self.count) for f, slots in self.by_feature.items()}
         yield f"    .p2align 4\nedge_scale_{kind}:"
-        features = self.ranks.forest.n_features
-        for at in [*range(0, features - 3, 4), *([features - 4] if features % 4 else [])]:
+        for at in self._fours():
             four = [made.get(at + i) for i in range(4)]
             yield from _data(".word", [0 if m is None else _bits(m.low) for m in four])
             rates = [0 if m is None else _bits(m.scale) if kind == "f32" else _bits(-m.shift) for m in four]
@@ -204,13 +222,15 @@ class WordsWriter:
         for slot in numeric:
             limits = slot.keys if kind == "f32" else slot.integer_thresholds()
             if kind == "f32":
-                yield from _data(".word", [*buckets.thresholds_f32(slot).view(np.uint32).tolist(), 0x7F800000])
+                yield from _data(
+                    ".word", [*buckets.thresholds_f32(slot).view(np.uint32).tolist(), 0x7F800000]
+                )
             else:
                 yield from _data(".word", [*(int(t) & 0xFFFFFFFF for t in limits), 0x7FFFFFFF])
         table = np.zeros((max(self.row.values()) + 1, self.count), np.int64)
-        for feature, slots in self.by_feature.items():
-            for slot, starts in zip(slots, made[feature].starts, strict=True):
-                table[self.row[slot]] = starts + self.offsets[slot]
+        for feature, of in self.by_feature.items():
+            for number, starts in zip(of, made[feature].starts, strict=True):
+                table[self.row[number]] = starts + self.offsets[number]
         yield f"edge_start_{kind}:"
         yield from _data(".hword", table.ravel().tolist(), 32)
 

@@ -1,8 +1,8 @@
 """Where to start looking for a rank: equal buckets of a feature's range, computed as the target will.
 
 `bucket(v) = clamp(trunc((v - low) * scale), 0, count - 1)`, each operation rounded to float32; for integer
-features `clamp((v - low) >> shift, 0, count - 1)`. Both never fall as v rises, so that the thresholds in the buckets before a
-value's own lie below it for sure, and the search begins after them.
+features `clamp((v - low) >> shift, 0, count - 1)`. Both never fall as v rises, so that the thresholds in the
+buckets before a value's own lie below it for sure, and the search begins after them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from compile.emit.words import SETS_PER_WORD, Words
 from compile.ranks import Ranks
 
 
-def words_c(ranks: Ranks, words: Words, compared: Sequence[int], kinds: Sequence[str]) -> str:
-    """C source of the functions of those kinds; `compared` are the slots whose ranks are stored."""
+def words_c(ranks: Ranks, words: Words, compared: Mapping[int, int], kinds: Sequence[str]) -> str:
+    """C source of the functions of those kinds; `compared` maps slots whose ranks are stored, in this order,
+    to what is added to them.
+    """
     parts = [
         c_ranks.ranks_c(ranks, integer="i32" in kinds, single="f32" in kinds),
         _tables(ranks, words),
@@ -52,9 +54,10 @@ def _tables(ranks: Ranks, words: Words) -> str:
     return text + c_text.array(c_text.unsigned(max(at, default=0)), "edge_word_at", at)
 
 
-def _fill(ranks: Ranks, words: Words, compared: Sequence[int]) -> str:
+def _fill(ranks: Ranks, words: Words, compared: Mapping[int, int]) -> str:
     stored = "".join(
-        f"    ((edge_rank *)(words + {len(words.words)}))[{i}] = q[{slot}];\n" for i, slot in enumerate(compared)
+        f"    ((uint16_t *)(words + {len(words.words)}))[{i}] = (uint16_t)(q[{slot}] + {base}u);\n"
+        for i, (slot, base) in enumerate(compared.items())
     )
     lookup = "words[w] = ~(uint64_t)0 << edge_shifts[edge_word_at[w] + q[slot]];"
     if ranks.categorical:

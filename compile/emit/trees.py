@@ -46,10 +46,11 @@ def _aarch64(ranks: Ranks, integer: bool) -> TreeCode:
     flow = flow_of(ranks, aarch64.TASTE)
     words = aarch64.words_for(flow)
     compared = aarch64.compared_slots(flow, words)
+    bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
     kinds = ["f32", "i32"] if integer else ["f32"]
     if aarch64_words.is_plain(ranks):
         kinds = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
-    c = c_words.words_c(ranks, words, compared, kinds) if kinds else ""
+    c = c_words.words_c(ranks, words, bases, kinds) if kinds else ""
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
     files = {"trees.S": aarch64.trees_s(flow, words, compared, integer=integer)}
     return TreeCode(c, "exact", "threaded", "branches on thermometer words in registers", files)
