@@ -58,7 +58,7 @@ class Loop:
     def run(self, source: Iterable[Scan | Happening], scans: int | None = None) -> None:
         """Take what `source` gives until it ends, or until `scans` scans were answered."""
         for event in source:
-            if type(event) is Scan:
+            if isinstance(event, Scan):
                 self._answer(event)
                 if self.statistics.scans == scans:
                     return

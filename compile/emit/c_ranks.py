@@ -1,6 +1,6 @@
 """C that turns features into ranks, for float32 and for integer features, without any floating point.
 
-float32 features are compared by their bits (`edge_key`), so that the ranks do not depend on a target's
+float32 features are compared by their bits (`edge_float_key`), so that the ranks do not depend on a target's
 floating-point unit, its flushing of subnormals, or its compiler. Both functions fill `edge_rank q[]`: a rank
 for each numeric slot, then a row number for each categorical one.
 """
@@ -27,7 +27,7 @@ static inline uint32_t edge_below(const int32_t *t, uint32_t n, int32_t key)
 
 _KEY = f"""\
 /* The order of float32 as an integer: -0 is 0; a NaN lies beyond the keys of the infinities. */
-static inline int32_t edge_key(float x)
+static inline int32_t edge_float_key(float x)
 {{
     union {{ float f; uint32_t u; }} bits = {{ x }};
     return (int32_t)(bits.u >> 31 ? 0x80000000u - bits.u : bits.u);
@@ -82,7 +82,7 @@ def _f32(ranks: Ranks) -> str:
             missing += f" || (zero_missing[i] && key <= {ZERO_KEY} && key >= -{ZERO_KEY})"
         body += f"""\
     for (uint32_t i = 0; i < EDGE_NUMERIC; i++) {{
-        int32_t key = edge_key(x[edge_slot_feature[i]]);
+        int32_t key = edge_float_key(x[edge_slot_feature[i]]);
         uint32_t start = edge_slot_start[i];
         q[i] = (edge_rank)({missing}
             ? edge_slot_nan[i]

@@ -93,7 +93,7 @@ def _constants(
         f"#define EDGE_CLASSES {len(classes)}",
     ]
     if pipeline is not None:
-        lines.append(f"#define EDGE_SCAN_POINTS {pipeline.contract.points}")
+        lines.append(f"#define EDGE_SCAN_POINTS {pipeline.contract.points}u")
     lines += ["", *_list("features", features), *_list("classes", classes)]
     return "\n".join([*lines, ""])
 
