@@ -215,36 +215,44 @@ class _Writer:
         return f".Lt{tree}n{node - self.root_of[tree]}"
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
-        blocks: list[tuple[int, list[Op]]] = []
+        """A group's blocks, in chunks that end with their literals where a load would not reach further."""
         labels = [
-            label for node in order for label in ((_addition(node), node) if node in self.shared else (node,))
+            at for node in order for at in ((_addition(node), node) if node in self.shared else (node,))
         ]
+        chunks: list[list[tuple[int, list[Op]]]] = [[]]
+        pools: list[list[str]] = []
+        size = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
-            if label < END:
-                blocks.append((label, [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]))
-            elif self.slot[label] >= 0:
-                blocks.append((label, self._split(label, following)))
-            else:
-                blocks.append((label, self._leaf(label, following)))
-        far = _far_branches(blocks)
-        since = 0
-        for i, (node, ops) in enumerate(blocks):
-            yield f"{self._label(node, group)}:"
-            for k, (line, to) in enumerate(ops):
-                if to is None:
-                    yield line
-                elif (i, k) in far:
-                    yield f"{_inverted(line)} .+8"
-                    yield f"    b {self._label(to, group)}"
-                else:
-                    yield f"{line} {self._label(to, group)}"
-            since += 4 * len(ops)
-            if since + 8 * len(self.pool) > POOL_REACH:
-                pool = self.pools
-                yield f"    b .Lover{pool}"
-                yield from self._lay_pool()
-                yield f".Lover{pool}:"
-                since = 0
+            ops = self._block(label, following)
+            chunks[-1].append((label, ops))
+            size += sum(4 if to is None else 8 for _, to in ops)
+            if size + 8 * len(self.pool) > POOL_REACH:
+                pools.append(list(self._lay_pool()))
+                chunks.append([])
+                size = 0
+        far = _far_branches(chunks)
+        for number, chunk in enumerate(chunks):
+            for label, ops in chunk:
+                yield f"{self._label(label, group)}:"
+                for k, (line, to) in enumerate(ops):
+                    if to is None:
+                        yield line
+                    elif (label, k) in far:
+                        yield f"{_inverted(line)} .+8"
+                        yield f"    b {self._label(to, group)}"
+                    else:
+                        yield f"{line} {self._label(to, group)}"
+            if number < len(pools):
+                yield f"    b .Lover{group}_{number}"
+                yield from pools[number]
+                yield f"    .p2align 2\n.Lover{group}_{number}:"
+
+    def _block(self, label: int, following: int) -> list[Op]:
+        if label < END:
+            return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
+        if self.slot[label] >= 0:
+            return self._split(label, following)
+        return self._leaf(label, following)
 
     def _test(self, node: int) -> tuple[list[Op], str, str]:
         """What goes before the branch, the branch for left and the branch for right."""
@@ -313,19 +321,26 @@ def _inverted(line: str) -> str:
     raise AssertionError(line)
 
 
-def _far_branches(blocks: Sequence[tuple[int, list[Op]]]) -> set[tuple[int, int]]:
-    """Conditional branches out of reach, as (block, op). Each costs an instruction, which may push out others."""
+def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple[int, int]]:
+    """Conditional branches out of reach, as (label, op). Each costs an instruction, which may push out others.
+
+    Between chunks lie literals, which no conditional branch is taken across.
+    """
     far: set[tuple[int, int]] = set()
     while True:
-        at, starts, position = [], {}, 0
-        for i, (node, ops) in enumerate(blocks):
-            starts[node] = position
-            for k, (_, to) in enumerate(ops):
-                if to is not None and len(ops[k][0]) > 5:
-                    at.append((position, to, i, k))
-                position += 2 if (i, k) in far else 1
-        starts[END] = position
-        more = {(i, k) for p, to, i, k in at if abs(starts[to] - p) > BRANCH_REACH} - far
+        at: list[tuple[int, int, int, int]] = []
+        starts: dict[int, int] = {}
+        position = 0
+        for chunk in chunks:
+            for label, ops in chunk:
+                starts[label] = position
+                for k, (line, to) in enumerate(ops):
+                    if to is not None and line != "    b":
+                        at.append((position, to, label, k))
+                    position += 2 if (label, k) in far else 1
+            starts[END] = position
+            position += 2 * BRANCH_REACH
+        more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far
         if not more:
             return far
         far |= more

@@ -55,6 +55,8 @@ def stand_ins(ranks: Ranks) -> list[float] | None:
 
 IN_PLACE = 20
 """Words 0 to 19 are made in their registers; x20 to x30 are at work, so further words go by memory."""
+MAX_FEATURES = 1000
+"""Their offsets fit into an `add`."""
 COMPARE_REACH = 4095
 """The largest rank that `cmp` takes."""
 _LEVELS = ("x27", "x28", "x29")
@@ -62,9 +64,9 @@ _LEVELS = ("x27", "x28", "x29")
 
 
 def is_plain(ranks: Ranks) -> bool:
-    """Whether the assembly can make the words: enough features, thresholds that are floats, zero is a value."""
+    """Whether the assembly can make the words: four features or more, thresholds that are floats, zero is a value."""
     return (
-        ranks.forest.n_features >= 4
+        4 <= ranks.forest.n_features <= MAX_FEATURES
         and bool(ranks.numeric)
         and not ranks.categorical
         and all(buckets.has_floats(s) and not s.zero_missing for s in ranks.numeric)
@@ -140,13 +142,17 @@ class WordsWriter:
         if kind == "f32" and self.stand_ins is not None:
             yield f".Lnan:\n    add x0, sp, #{self.copy_at}\n    mov x1, x0"
             yield from _address("x2", "edge_stand_ins")
-            yield f"    mov w3, #{self.ranks.forest.n_features}\n1:\n    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
+            yield f"    mov w3, #{self.ranks.forest.n_features}\n1:"
+            yield "    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
             yield "    fcsel s0, s1, s0, vs\n    str s0, [x1], #4\n    subs w3, w3, #1\n    b.ne 1b"
             yield "    b .Lagain_f32"
 
     def _buckets(self, kind: str, at: int) -> Iterator[str]:
         """v0 = buckets of features at .. at + 3, plus their rows."""
-        yield f"    ldr q0, [x20, #{4 * at}]"
+        if at % 4:
+            yield f"    add x22, x20, #{4 * at}\n    ldr q0, [x22]"
+        else:
+            yield f"    ldr q0, [x20, #{4 * at}]"
         yield "    ldp q1, q2, [x23], #32\n    ldr q3, [x23], #16"
         if kind == "f32":
             yield "    fmax v6.4s, v6.4s, v0.4s"  # a NaN among the features stays
@@ -170,7 +176,8 @@ class WordsWriter:
         value, limit, compare, below = (
             ("s1", "s2", "fcmp", "mi") if kind == "f32" else ("w22", "w30", "cmp", "lt")
         )
-        search = f"    ldr {limit}, [x24, x21, lsl #2]\n    {compare} {limit}, {value}\n    b.{below} .Lstep{slot}{kind}"
+        search = f"    ldr {limit}, [x24, x21, lsl #2]\n    {compare} {limit}, {value}\n"
+        search += f"    b.{below} .Lstep{slot}{kind}"
         yield f"    ldr {value}, [x20, #{4 * feature}]"
         yield search
         yield f".Lfound{slot}{kind}:"

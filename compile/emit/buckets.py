@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from compile.forest import INF_KEY, Ints, key_to_float
 from compile.ranks import NumericSlot
 
-
 _TAILS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08)
 """Shares of the thresholds at either end that may share the outermost buckets."""
 
