@@ -103,7 +103,7 @@ def functions_c(ranks: Ranks, kind: str, body: str) -> str:
     ctype = "float" if kind == "f32" else "int32_t"
     codes = ""
     for i, slot in enumerate(ranks.categorical, len(ranks.numeric)):
-        codes += _code_f32(i, slot, ranks.forest.code_rule) if kind == "f32" else _code_i32(i, slot)
+        codes += code_c(i, slot, ranks.forest.code_rule, kind)
     text = ""
     if codes:
         text = f"static void edge_codes_{kind}(const {ctype} *x, edge_rank *q)\n{{\n{codes}}}\n\n"
@@ -112,6 +112,11 @@ def functions_c(ranks: Ranks, kind: str, body: str) -> str:
 
 
 _UNUSED = "    (void)x;\n    (void)q;\n"
+
+
+def code_c(i: int, slot: CategorySlot, rule: CodeRule, kind: str) -> str:
+    """C that puts a categorical slot's row number into `q[i]`."""
+    return _code_f32(i, slot, rule) if kind == "f32" else _code_i32(i, slot)
 
 
 def _code_f32(i: int, slot: CategorySlot, rule: CodeRule) -> str:

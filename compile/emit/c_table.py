@@ -99,7 +99,7 @@ def _walk(ranks: Ranks) -> str:
     test = "q[at->slot] > at->rank"
     if ranks.categorical:
         test = "edge_goes_right(at, q)"
-    cycle = _cycle(forest.tree_output)
+    cycle = cycle_of(forest.tree_output)
     if forest.tree_output[0] < 0:
         add = f"for (uint32_t o = 0; o < {width}; o++) sum[o] += leaves[(node - splits) * {width} + o];"
         table = ""
@@ -148,7 +148,7 @@ static inline uint32_t edge_goes_right(const edge_node *at, const edge_rank *q)
 """
 
 
-def _cycle(outputs: Ints) -> int:
+def cycle_of(outputs: Ints) -> int:
     """n where tree t adds to output t mod n (boosters), else 0."""
     n = int(outputs.max()) + 1
     return n if n > 0 and np.array_equal(outputs, np.arange(len(outputs)) % n) else 0

@@ -137,7 +137,8 @@ class _Writer(BlockWriter):
         yield "    .syntax unified\n    .thumb\n    .text"
         for kind in kinds:
             name = f"edge_run_{kind}"
-            yield f"    .globl {name}\n    .hidden {name}\n    .type {name}, %function\n    .p2align 2\n    .thumb_func"
+            yield f"    .globl {name}\n    .hidden {name}\n    .type {name}, %function"
+            yield "    .p2align 2\n    .thumb_func"
             yield f"{name}:\n    push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}"
             yield f"    sub.w sp, sp, #{self.frame}\n    str r1, [sp]"
             yield f"    add r1, sp, #{_BLOCK}\n    bl edge_block_{kind}"

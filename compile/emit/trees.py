@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import aarch64, aarch64_words, c_lut, c_ranks, c_table, c_words, thumb
+from compile.emit import aarch64, aarch64_words, c_compact, c_lut, c_ranks, c_table, c_words, thumb
 from compile.emit.flow import flow_of
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed
@@ -66,8 +66,9 @@ def emit(
     ranks = rank_forest(chosen)
     vector = forest.leaf_values.shape[1] > 1
     error = 0.0 if quantised is None else quantised.worst_error
-    if mode == "compact":
-        raise BadInput("mode compact: not yet")
+    if mode == "compact" and quantised is not None:
+        c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
+        return TreeCode(c, mode, "packed", "the least flash", chosen, error)
     if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
         c, files = _aarch64(ranks, kinds)
         return TreeCode(
