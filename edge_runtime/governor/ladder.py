@@ -11,9 +11,11 @@ Everything is integers: chances in 1/65536, energies in nanojoules. The tables o
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
+from operator import mul
 from typing import NamedTuple
 
 from edge_runtime.errors import BadInput
@@ -56,7 +58,10 @@ class Trial(NamedTuple):
 
 @dataclass(slots=True)
 class Calibration:
-    """Counts of how often the next rung changed the answer, in bins that are finest where a change is likeliest.
+    """Counts of how often the next rung changed the answer, by bins of the score and of the margin.
+
+    Bin 0 is the most telling: the highest scores, the lowest margins. What is worth its energy at a price is then
+    the first few bins, and the tables of a price end with the last of them.
 
     score_bin, margin_bin: the bin of each value 0..255.
     joint: trials by score bin and margin bin.
@@ -75,14 +80,18 @@ class Calibration:
         """Raises BadInput where there are fewer than 64 trials."""
         if len(trials) < 64:
             raise BadInput(f"calibration: {len(trials)} trials; the governor needs 64 or more labelled scans")
-        c = cls.empty(
-            _bins(sorted((t.score for t in trials), reverse=True), SCORE_BINS),
-            _bins(sorted(t.margin for t in trials), MARGIN_BINS),
-        )
+        dullness = _bins(sorted(255 - t.score for t in trials), SCORE_BINS)
+        c = cls.empty(dullness[::-1], _bins(sorted(t.margin for t in trials), MARGIN_BINS))
         for t in trials:
             c.joint[c.score_bin[t.score]][c.margin_bin[t.margin]] += 1
             c.add(*t)
         return c
+
+    @classmethod
+    def empty(cls, score_bin: bytes, margin_bin: bytes) -> Calibration:
+        """No counts yet, in the given bins."""
+        s, m = max(score_bin) + 1, max(margin_bin) + 1
+        return cls(score_bin, margin_bin, [0] * s, [0] * s, [0] * m, [0] * m, [[0] * m for _ in range(s)])
 
     def add(self, score: int, margin: int, trees_changed: bool, network_changed: bool | None) -> None:
         """One more scan on which the trees ran, and the network too unless `network_changed` is None."""
@@ -94,17 +103,9 @@ class Calibration:
             self.network_seen[m] += 1
             self.network_changed[m] += network_changed
 
-    @classmethod
-    def empty(cls, score_bin: bytes, margin_bin: bytes) -> Calibration:
-        """No counts yet, in the given bins."""
-        s, m = max(score_bin) + 1, max(margin_bin) + 1
-        return cls(
-            score_bin, margin_bin, [0] * s, [0] * s, [0] * m, [0] * m, [[0] * m for _ in range(s)]
-        )
-
 
 def _bins(values: Sequence[int], bins: int) -> bytes:
-    """The bin of each value 0..255; `values` begin with the most telling.
+    """The bin of each value 0..255; `values` rise, and the low ones are the most telling.
 
     What is worth its energy is rare and lies at the telling end, so each bin there holds 3/4 as many values as
     its neighbour on the dull side, and never fewer than 8.
@@ -113,26 +114,24 @@ def _bins(values: Sequence[int], bins: int) -> bytes:
     while len(cuts) < bins - 1 and cut >= 64:
         cuts.append(cut // 8 - 1)
         cut = cut * 3 // 4
-    edges = sorted({values[c] for c in cuts} - {0})
-    return bytes(bisect_right(edges, v) for v in range(256))
+    edges = sorted({values[c] for c in cuts[1:]})
+    return bytes(bisect_left(edges, v) for v in range(256))
 
 
-def monotone(seen: Sequence[int], changed: Sequence[int], *, rising: bool) -> list[int]:
-    """Chances in 1/65536 by bin, made monotone by pooling neighbours, then drawn as a line between pools.
+def monotone(seen: Sequence[int], changed: Sequence[int]) -> list[int]:
+    """Chances in 1/65536 by bin, made to fall by pooling neighbours, then drawn as a line between pools.
 
     A bin without trials leans on its neighbours. Half a trial of "no change" is added to each pool, so that a
     pool of few trials is never certain.
     """
-    order = range(len(seen)) if rising else range(len(seen) - 1, -1, -1)
     pools: list[tuple[int, int, int]] = []  # changed, seen, bins
-    for i in order:
-        pool = (changed[i], seen[i], 1)
-        while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
+    for pool in zip(changed, seen, repeat(1)):
+        merged = pool
+        while pools and pools[-1][0] * merged[1] <= merged[0] * pools[-1][1]:
             last = pools.pop()
-            pool = (last[0] + pool[0], last[1] + pool[1], last[2] + pool[2])
-        pools.append(pool)
-    values = _line([(2 * c * ONE // (2 * s + 1), n) for c, s, n in pools])
-    return values if rising else values[::-1]
+            merged = (last[0] + merged[0], last[1] + merged[1], last[2] + merged[2])
+        pools.append(merged)
+    return _line([(2 * c * ONE // (2 * s + 1), n) for c, s, n in pools])
 
 
 def _line(pools: Sequence[tuple[int, int]]) -> list[int]:
@@ -156,9 +155,12 @@ def _line(pools: Sequence[tuple[int, int]]) -> list[int]:
 class Ladder:
     """The tables of one mission: thresholds, expected energies and surpluses at each price level.
 
+    Rows by level; a row holds the score bins that are worth the trees there, and ends with the last of them.
+
     trees_from[level]: the lowest score 0..256 at which the trees are worth their energy.
     network_upto[level]: the highest margin -1..255 at which the network is.
-    spend_nj[level][bin]: expected energy above the screen, by the score's bin.
+    spend[level][bin]: expected energy above the screen by the score's bin, in 1/65536 of the whole climb: small
+        numbers, because Python's integers beyond 30 bits cost three times as much.
     worth[level][bin]: expected chance of changed answers, in 1/65536.
     surplus[level][bin]: the same less the price of that energy.
     price[level]: what energy must earn, chance in 1/65536 per nanojoule, times 2**32.
@@ -166,48 +168,57 @@ class Ladder:
 
     def __init__(self, calibration: Calibration, costs: Costs) -> None:
         if min(costs) < 0 or costs.trees_nj <= 0:
-            raise BadInput(f"governor: rungs cost {tuple(costs)} nJ; each must be positive")
+            raise BadInput(f"governor: rungs cost {tuple(costs)} nJ; the trees must cost something")
         self.calibration = calibration
         self.costs = costs
+        self.bins = len(calibration.trees_seen)
+        self._scores_of = [calibration.score_bin.index(b) for b in range(self.bins)]
+        """The lowest score of each bin."""
+        self._margins_of = [calibration.margin_bin.rindex(b) for b in range(len(calibration.network_seen))]
+        """The highest margin of each bin."""
         self.refresh()
 
     def refresh(self) -> None:
         """Make the tables anew from the calibration's counts, which grow with what is learnt in the field."""
         c = self.calibration
-        self.trees = monotone(c.trees_seen, c.trees_changed, rising=True)
-        self.network = monotone(c.network_seen, c.network_changed, rising=False)
+        trees, network = monotone(c.trees_seen, c.trees_changed), monotone(c.network_seen, c.network_changed)
         overall = [sum(column) for column in zip(*c.joint, strict=True)]
-        self._shares = [_shares(row, overall) for row in c.joint]
+        shares = [_shares(row, overall) for row in c.joint]
+        further = [[0, *accumulate(row)] for row in shares]
+        gains = [[0, *(g >> 16 for g in accumulate(map(mul, row, network)))] for row in shares]
+        bins = list(zip(trees, further, gains, strict=True))
         top = (ONE << _PRICE_SHIFT) // self.costs.trees_nj
         self.price = [(top * _QUARTER_OCTAVES[k & 3]) >> (16 + (k >> 2)) for k in range(LEVELS)]
         self.trees_from: list[int] = []
         self.network_upto: list[int] = []
-        self.spend_nj: list[list[int]] = []
+        self.spend: list[list[int]] = []
         self.worth: list[list[int]] = []
         self.surplus: list[list[int]] = []
         for price in self.price:
-            self._add_level(price)
+            self._add_level(price, bins, network)
 
-    def _add_level(self, price: int) -> None:
-        trees_price = price * self.costs.trees_nj >> _PRICE_SHIFT
-        network_price = price * self.costs.network_nj >> _PRICE_SHIFT
-        climbs = [chance > network_price for chance in self.network] if self.costs.network_nj else []
+    def _add_level(
+        self, price: int, bins: Sequence[tuple[int, list[int], list[int]]], network: Sequence[int]
+    ) -> None:
+        """bins: per score bin the trees' chance, and sums over the first margin bins of shares and of gains."""
+        trees_nj, network_nj, whole_nj = self.costs.trees_nj, self.costs.network_nj, self.costs.always_nj
+        trees_price, network_price = price * trees_nj >> _PRICE_SHIFT, price * network_nj >> _PRICE_SHIFT
+        trees_spend, network_spend = (trees_nj << 16) // whole_nj, (network_nj << 16) // whole_nj
+        up = sum(chance > network_price for chance in network) if network_nj else 0
         spend, worth, surplus = [], [], []
-        for chance, shares in zip(self.trees, self._shares, strict=True):
-            up = [(s, v) for s, v, climb in zip(shares, self.network, climbs, strict=False) if climb]
-            further = sum(s for s, _ in up)
-            gain = chance + (sum(s * v for s, v in up) >> 16)
-            earns = gain - trees_price - (further * network_price >> 16)
-            pays = earns > 0
-            surplus.append(earns if pays else 0)
-            worth.append(gain if pays else 0)
-            spend.append(self.costs.trees_nj + (further * self.costs.network_nj >> 16) if pays else 0)
-        self.spend_nj.append(spend)
+        for chance, further, gains in bins:
+            gain = chance + gains[up]
+            earns = gain - trees_price - (further[up] * network_price >> 16)
+            if earns <= 0:
+                break
+            spend.append(trees_spend + (further[up] * network_spend >> 16))
+            worth.append(gain)
+            surplus.append(earns)
+        self.spend.append(spend)
         self.worth.append(worth)
         self.surplus.append(surplus)
-        self.trees_from.append(_first(self.calibration.score_bin, [e > 0 for e in surplus]))
-        stops = _first(self.calibration.margin_bin, [not climb for climb in climbs]) if climbs else 0
-        self.network_upto.append(stops - 1)
+        self.trees_from.append(self._scores_of[len(spend) - 1] if spend else 256)
+        self.network_upto.append(self._margins_of[up - 1] if up else -1)
 
 
 def _shares(row: Sequence[int], overall: Sequence[int]) -> list[int]:
@@ -216,9 +227,3 @@ def _shares(row: Sequence[int], overall: Sequence[int]) -> list[int]:
     weighed = [n * total + 4 * o for n, o in zip(row, overall, strict=True)]
     whole = sum(weighed)
     return [ONE * w // whole if whole else 0 for w in weighed]
-
-
-def _first(bins: bytes, wanted: Iterable[bool]) -> int:
-    """The lowest value 0..255 whose bin is wanted, or 256."""
-    flags = list(wanted)
-    return next((value for value in range(256) if flags[bins[value]]), 256)

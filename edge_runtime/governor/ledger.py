@@ -2,10 +2,10 @@
 
 Energy is leased before it is spent. A lease is a record in the journal that raises the ceiling of what may have
 been spent; only then is the energy used. After a kill the last ceiling counts as spent in full, so whatever was
-lost with the process was paid for. A rung starts only where its worst case fits under the ceiling, hence:
+lost with the process was paid for. A rung is paid for at its declared cost before it starts, hence:
 
-    spent <= budget                   always, where no inference costs more than its declared worst case
-    spent <= budget + one inference   where one does: it is charged, the worst case learns, nothing starts beyond
+    spent <= budget                   always and through any kills, where no rung costs more than declared
+    spent <= budget + one inference   where one does: the excess is charged, and nothing starts beyond the budget
 
 Ceilings also rise no faster than a token bucket: a burst share of the budget at once, the rest evenly over the
 mission, so that no flood of signals (or of noise) spends a mission's budget in its first hour.
@@ -48,7 +48,9 @@ class Entry(NamedTuple):
     def unpack(cls, payload: bytes) -> Entry:
         """Raises BadInput where the payload is no account of a version that this runtime knows."""
         if len(payload) != RECORD.size or payload[0] != VERSION:
-            raise BadInput("journal: a budget record of an unknown version; continue with the runtime that wrote it")
+            raise BadInput(
+                "journal: a budget record of an unknown version; continue with the runtime that wrote it"
+            )
         return cls._make(RECORD.unpack(payload)[1:])
 
 
@@ -94,7 +96,9 @@ class Ledger:
         restored: Entry | None = None,
     ) -> None:
         if budget_nj < 0 or duration_us <= 0 or not 0 <= burst_256 <= 256 or worst_nj <= 0:
-            raise BadInput(f"budget: {budget_nj} nJ for {duration_us} us cannot be kept; give positive numbers")
+            raise BadInput(
+                f"budget: {budget_nj} nJ for {duration_us} us cannot be kept; give positive numbers"
+            )
         if restored is not None and restored.budget_nj != budget_nj:
             raise BadInput(
                 f"budget: this journal's mission has {restored.budget_nj / 1e9:.3f} J, not {budget_nj / 1e9:.3f} J; "
@@ -121,12 +125,18 @@ class Ledger:
         """What the mission may still spend; below zero by a part of one inference at most."""
         return self.budget_nj - self.ceiling_nj + self.left_nj
 
-    def affords(self, nj: int) -> bool:
-        """Whether `nj` may be spent now; leases what is missing."""
-        return self.left_nj >= nj or self._lease(nj)
+    def pay(self, nj: int) -> bool:
+        """Charge `nj`, or answer False where the account does not cover it."""
+        if self.left_nj < nj and not self._lease(nj):
+            return False
+        self.left_nj -= nj
+        return True
 
-    def spend(self, nj: int) -> None:
-        """Charge what was used. More than was leased is charged too, and put on record at once."""
+    def correct(self, nj: int) -> None:
+        """Charge what an inference used beyond what was paid for it; below zero where it used less.
+
+        What goes beyond the lease too is charged all the same, and put on record at once.
+        """
         self.left_nj -= nj
         if self.left_nj < 0:
             self.ceiling_nj -= self.left_nj
@@ -158,7 +168,12 @@ class Ledger:
 
     def _write(self) -> None:
         entry = Entry(
-            self._burst_256, self._mission, self.budget_nj, self.ceiling_nj, max(0, self._clock_us()), self._unix_us()
+            self._burst_256,
+            self._mission,
+            self.budget_nj,
+            self.ceiling_nj,
+            max(0, self._clock_us()),
+            self._unix_us(),
         )
         self._record(entry.pack())
 
