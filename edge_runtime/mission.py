@@ -44,9 +44,9 @@ def run(args: Namespace) -> int:
     )
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
+        reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
-        reporter = stack.enter_context(Reporter.open(bundle, args))
         journal.append_json(Kind.RUN, _preamble(bundle, args))
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):

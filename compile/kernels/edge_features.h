@@ -9,7 +9,7 @@
 /* floor(standard deviation). */
 static inline int32_t edge_std(const struct edge_sweep *s)
 {
-    return (int32_t)edge_sqrt32((uint32_t)edge_div64(s->square, s->points));
+    return (int32_t)edge_sqrt32((uint32_t)edge_div64(s->square, EDGE_SCAN_POINTS));
 }
 
 /* Deviation from the mean in units of 0.64 dB, rounded, held within +-127: small enough for exact sums of powers. */
@@ -23,7 +23,7 @@ static inline int32_t edge_unit(const struct edge_sweep *s, uint32_t at)
 static inline uint32_t edge_unit_square(const struct edge_sweep *s)
 {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         sum += (uint32_t)(u * u);
     }
@@ -35,15 +35,15 @@ static inline int32_t edge_skew_q8(const struct edge_sweep *s)
 {
     uint32_t square = edge_unit_square(s);
     int64_t cube = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         cube += u * u * u;
     }
-    uint32_t sigma_q8 = edge_sqrt32((uint32_t)edge_div64((uint64_t)square << 16, s->points));
+    uint32_t sigma_q8 = edge_sqrt32((uint32_t)edge_div64((uint64_t)square << 16, EDGE_SCAN_POINTS));
     if (sigma_q8 == 0)
         return 0;
     uint64_t size = cube < 0 ? (uint64_t)-cube : (uint64_t)cube;
-    uint64_t m3_q8 = edge_div64(size << 8, s->points);
+    uint64_t m3_q8 = edge_div64(size << 8, EDGE_SCAN_POINTS);
     uint64_t skew = edge_div64(m3_q8 << 24, edge_mul32(sigma_q8 * sigma_q8, sigma_q8));
     int32_t held = skew > 0xffffffu ? 0xffffff : (int32_t)skew;
     return cube < 0 ? -held : held;
@@ -53,15 +53,15 @@ static inline int32_t edge_skew_q8(const struct edge_sweep *s)
 static inline int32_t edge_kurtosis_q8(const struct edge_sweep *s)
 {
     uint64_t fourth = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         uint32_t square = (uint32_t)(u * u);
         fourth += square * square;
     }
-    uint32_t m2_q8 = (uint32_t)edge_div64((uint64_t)edge_unit_square(s) << 8, s->points);
+    uint32_t m2_q8 = (uint32_t)edge_div64((uint64_t)edge_unit_square(s) << 8, EDGE_SCAN_POINTS);
     if (m2_q8 == 0)
         return 0;
-    uint64_t m4_q8 = edge_div64(fourth << 8, s->points);
+    uint64_t m4_q8 = edge_div64(fourth << 8, EDGE_SCAN_POINTS);
     uint64_t kurtosis = edge_div64(m4_q8 << 16, edge_mul32(m2_q8, m2_q8));
     return kurtosis > 0xffffffu ? 0xffffff : (int32_t)kurtosis;
 }
@@ -70,17 +70,23 @@ static inline int32_t edge_kurtosis_q8(const struct edge_sweep *s)
  * 0 where there is no such pair. */
 static inline int32_t edge_texture_q4(const struct edge_sweep *s, uint32_t from, uint32_t to, uint32_t lag, int32_t base)
 {
+    int16_t least = edge_level(base);
     uint32_t sum = 0;
     if (to - from < lag)
         return 0;
-    for (uint32_t i = from; i + lag <= to; i++)
-        sum += (uint32_t)edge_abs(edge_max(s->power[i + lag], base) - edge_max(s->power[i], base));
+    const int16_t *here = s->power + from, *there = here + lag;
+    for (uint32_t i = 0; i < to - from - lag + 1; i++) {
+        int16_t a = here[i], b = there[i];
+        a = a > least ? a : least;
+        b = b > least ? b : least;
+        sum += (uint16_t)edge_abs(b - a);
+    }
     return (int32_t)edge_ratio(sum, to - from - lag + 1, 4);
 }
 
 static inline int32_t edge_roughness_q4(const struct edge_sweep *s, uint32_t lag, int32_t base)
 {
-    return edge_texture_q4(s, 0, s->points - 1, lag, base);
+    return edge_texture_q4(s, 0, EDGE_SCAN_POINTS - 1, lag, base);
 }
 
 /* The same within +-radius points of the peak. */
@@ -92,36 +98,38 @@ static inline int32_t edge_ripple_q4(const struct edge_sweep *s, uint32_t radius
 /* How many points are at `level` or above. */
 static inline int32_t edge_occupancy(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < s->points; i++)
-        count += s->power[i] >= level;
-    return (int32_t)count;
+    int16_t least = edge_level(level);
+    uint16_t count = 0;
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++)
+        count = (uint16_t)(count + (s->power[i] >= least));
+    return level > INT16_MAX ? 0 : count;
 }
 
 /* How many unbroken runs of points are at `level` or above. */
 static inline int32_t edge_runs(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = s->power[0] >= level;
-    for (uint32_t i = 1; i < s->points; i++)
-        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i - 1] < level);
-    return (int32_t)count;
+    int16_t least = edge_level(level);
+    uint16_t count = s->power[0] >= least;
+    for (uint32_t i = 1; i < EDGE_SCAN_POINTS; i++)
+        count = (uint16_t)(count + ((s->power[i] >= least) & (s->power[i - 1] < least)));
+    return level > INT16_MAX ? 0 : count;
 }
 
-/* How many inner points are at `level` or above, above the point before and not below the point after. */
+/* How many local maxima are at `level` or above. */
 static inline int32_t edge_local_maxima(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 1; i + 1 < s->points; i++)
-        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i] > s->power[i - 1]) &
-                 (uint32_t)(s->power[i] >= s->power[i + 1]);
-    return (int32_t)count;
+    int16_t least = edge_level(level);
+    uint16_t count = 0;
+    for (uint32_t i = 1; i + 1 < EDGE_SCAN_POINTS; i++)
+        count = (uint16_t)(count + ((s->power[i] >= least) & edge_is_local_maximum(s, i)));
+    return level > INT16_MAX ? 0 : count;
 }
 
 /* Points from the first to the last that is at `level` or above, both counted; 0 where there is none. */
 static inline int32_t edge_extent(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t first = 0, last = s->points;
-    while (first < s->points && s->power[first] < level)
+    uint32_t first = 0, last = EDGE_SCAN_POINTS;
+    while (first < EDGE_SCAN_POINTS && s->power[first] < level)
         first++;
     while (last > first && s->power[last - 1] < level)
         last--;
@@ -136,45 +144,67 @@ static inline int32_t edge_left(const struct edge_sweep *s, uint32_t offset)
 
 static inline int32_t edge_right(const struct edge_sweep *s, uint32_t offset)
 {
-    return s->peak_at + offset < s->points ? s->power[s->peak_at + offset] : s->floor;
+    return s->peak_at + offset < EDGE_SCAN_POINTS ? s->power[s->peak_at + offset] : s->floor;
 }
 
-/* Mean power over the floor of the points `from` .. `to` below or above the peak, towards zero. */
-static inline int32_t edge_mean_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+/* The points `from` .. `to` below and above the peak, as first <= at < end; none where end <= first. */
+struct edge_ring {
+    uint32_t first, end;
+};
+
+static inline struct edge_ring edge_ring_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    struct edge_ring ring = {s->peak_at < to ? 0 : s->peak_at - to, s->peak_at < from ? 0 : s->peak_at - from + 1};
+    return ring;
+}
+
+static inline struct edge_ring edge_ring_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    uint32_t end = s->peak_at + to + 1;
+    struct edge_ring ring = {s->peak_at + from, end < EDGE_SCAN_POINTS ? end : EDGE_SCAN_POINTS};
+    return ring;
+}
+
+/* Mean power over the floor of a ring of `size` points, towards zero; points beyond the sweep count as the floor. */
+static inline int32_t edge_ring_mean(const struct edge_sweep *s, struct edge_ring ring, uint32_t size)
 {
     int32_t sum = 0;
-    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
-        sum += s->power[s->peak_at - d] - s->floor;
-    return edge_div32s(sum, to - from + 1);
+    for (uint32_t i = ring.first; i < ring.end; i++)
+        sum += s->power[i] - s->floor;
+    return edge_div32s(sum, size);
+}
+
+/* Highest power over the floor of a ring's points; 0 where it has none. */
+static inline int32_t edge_ring_max(const struct edge_sweep *s, struct edge_ring ring)
+{
+    int16_t high = INT16_MIN;
+    if (ring.end <= ring.first)
+        return 0;
+    for (uint32_t i = ring.first; i < ring.end; i++) {
+        int16_t v = s->power[i];
+        high = v > high ? v : high;
+    }
+    return high - s->floor;
+}
+
+static inline int32_t edge_mean_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    return edge_ring_mean(s, edge_ring_left(s, from, to), to - from + 1);
 }
 
 static inline int32_t edge_mean_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t sum = 0;
-    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
-        sum += s->power[s->peak_at + d] - s->floor;
-    return edge_div32s(sum, to - from + 1);
+    return edge_ring_mean(s, edge_ring_right(s, from, to), to - from + 1);
 }
 
-/* Highest power over the floor of the points `from` .. `to` below or above the peak; 0 where there are none. */
 static inline int32_t edge_max_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t high = INT16_MIN;
-    if (from > s->peak_at)
-        return 0;
-    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
-        high = edge_max(high, s->power[s->peak_at - d]);
-    return high - s->floor;
+    return edge_ring_max(s, edge_ring_left(s, from, to));
 }
 
 static inline int32_t edge_max_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t high = INT16_MIN;
-    if (s->peak_at + from >= s->points)
-        return 0;
-    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
-        high = edge_max(high, s->power[s->peak_at + d]);
-    return high - s->floor;
+    return edge_ring_max(s, edge_ring_right(s, from, to));
 }
 
 /* Mean |right - left| of the points 1 .. radius beside the peak. */
@@ -221,29 +251,30 @@ static inline int32_t edge_area(const struct edge_lobe *lobe, uint32_t radius)
     return (int32_t)edge_div32(lobe->top + lobe->area_left + lobe->area_right, 2 * radius + 1);
 }
 
-/* Distance of the second peak from the first; 0 where there is none. */
+/* Distance of the second peak from the first; 0 where there is none (second == 0). */
 static inline int32_t edge_second_offset(const struct edge_sweep *s, uint32_t second)
 {
-    return second == 0 ? 0 : edge_abs((int32_t)edge_key_at(second) - (int32_t)s->peak_at);
+    return second == 0 ? 0 : edge_abs((int32_t)second - (int32_t)s->peak_at);
 }
 
-/* How far the second peak lies below the first; its height over the floor where there is none. */
+/* How far the second peak lies below the first; the first's height over the floor where there is none. */
 static inline int32_t edge_second_drop(const struct edge_sweep *s, uint32_t second)
 {
-    return s->peak - (second == 0 ? s->floor : edge_key_power(second));
+    return s->peak - (second == 0 ? s->floor : s->power[second]);
 }
 
 /* How deep the lowest point between the two peaks lies below the second; 0 where there is none. */
 static inline int32_t edge_second_valley(const struct edge_sweep *s, uint32_t second)
 {
+    uint32_t from = second < s->peak_at ? second : s->peak_at, to = second < s->peak_at ? s->peak_at : second;
+    int16_t low = INT16_MAX;
     if (second == 0)
         return 0;
-    uint32_t at = edge_key_at(second), from = at < s->peak_at ? at : s->peak_at;
-    uint32_t to = at < s->peak_at ? s->peak_at : at;
-    int32_t low = INT32_MAX;
-    for (uint32_t i = from; i <= to; i++)
-        low = edge_min(low, s->power[i]);
-    return edge_key_power(second) - low;
+    for (uint32_t i = from; i <= to; i++) {
+        int16_t v = s->power[i];
+        low = v < low ? v : low;
+    }
+    return s->power[second] - low;
 }
 
 #endif
