@@ -1,12 +1,12 @@
 """What is still to come, from experts who are believed as far as they were right.
 
 Each past mission of the spending plan is an expert; so are "it goes on as it was so far" and "as it was lately",
-which need no plan. Their mixture of scans by score bin names the price at which what is left of the budget just suffices. A last expert
-forecasts nothing: dual mirror descent with the entropic mirror map (Balseiro, Lu and Mirrokni, arXiv 2011.10124),
-whose price moves by the share that it would have overspent; its price is blended in by its weight. Weights follow
-from how well each expert foresaw the slots that are over, and a fixed share lets a written-off expert come back
-(Herbster and Warmuth, Machine Learning 32, 1998). A plan that is right rules; one that turns out wrong fades within
-a few slots.
+which need no plan. Their mixture of scans by score bin names the price at which what is left of the budget just
+suffices. A last expert forecasts nothing: dual mirror descent with the entropic mirror map (Balseiro, Lu and
+Mirrokni, arXiv 2011.10124), whose price moves by the share that it would have overspent; its price is blended in by
+its weight. Weights follow from how well each expert foresaw the slots that are over, and a fixed share lets a
+written-off expert come back (Herbster and Warmuth, Machine Learning 32, 1998). A plan that is right rules; one that
+turns out wrong fades within some slots.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MIXTURE_BITS = 13
 _TOP = (LEVELS - 1) << 8
 _SHARE_BITS = 9
 """1/512 of every weight is shared out again each slot."""
-_WITHOUT_PLAN_BITS = 5
-"""1/32 of the prior weight is for the experts that need no plan."""
+_WITHOUT_PLAN_BITS = 6
+"""1/64 of the prior weight is for the experts that need no plan."""
 _EXP = (
     65536, 57835, 51039, 45042, 39750, 35079, 30957, 27320, 24109, 21276, 18776, 16570, 14623, 12905, 11388, 10050,
     8869, 7827, 6907, 6096, 5380, 4747, 4190, 3697, 3263, 2879, 2541, 2243, 1979, 1747, 1541, 1360, 1200,
@@ -76,6 +76,7 @@ class Forecast:
     """The experts and their weights.
 
     pasts: the spending plan: past missions of the same length; may be empty.
+    slot: the slot in which the forecast begins, above 0 after a restart.
     """
 
     __slots__ = (
@@ -84,18 +85,20 @@ class Forecast:
         "_mirror_256",
         "_pasts",
         "_prior",
+        "_slot",
         "_slot_mixture",
-        "_slots_over",
+        "_slots_seen",
         "_so_far",
         "_weights",
     )
 
-    def __init__(self, ladder: Ladder, pasts: Sequence[Past]) -> None:
+    def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
         self._ladder = ladder
         self._pasts = pasts
         self._so_far: Histogram = [0] * ladder.bins
         self._lately: Histogram = [0] * ladder.bins
-        self._slots_over = 0
+        self._slot = slot
+        self._slots_seen = 0
         free = UNIT >> _WITHOUT_PLAN_BITS if pasts else UNIT
         self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
         self._prior += [free // 3] * 3
@@ -119,30 +122,31 @@ class Forecast:
         moved = self._mirror_256 + (step if spend < allowance else -step)
         self._mirror_256 = min(max(moved, 0), _TOP)
 
-    def judge(self, seen: Histogram, level: int) -> None:
-        """A slot is over and held `seen`: weigh the experts by the share of scans worth the trees they foresaw.
+    def judge(self, seen: Histogram, level: int, next_slot: int) -> None:
+        """The running slot is over and held `seen`; `next_slot` begins: weigh the experts.
 
-        Worth it at a price four times lower than that in use: there enough scans count that chance does not
-        decide.
+        They are judged by the share of scans that they foresaw as worth the trees, at a price sixteen times
+        lower than that in use: there enough scans count that chance does not decide.
         """
-        slot = self._slots_over
+        slot = self._slot
         if self._pasts and any(seen):
-            n = len(self._ladder.spend[min(level + 8, LEVELS - 1)])
+            n = len(self._ladder.spend[min(level + 16, LEVELS - 1)])
             actual = _share(sum(seen[:n]), sum(seen))
             foreseen = [p.share[slot][n] for p in self._pasts]
             mean = sum(foreseen) // len(foreseen)
             spread = sum((f - mean) ** 2 for f in foreseen) // len(foreseen)
             so_far, lately = (
-                _share(sum(h[:n]), sum(h)) if slot else mean for h in (self._so_far, self._lately)
+                _share(sum(h[:n]), sum(h)) if self._slots_seen else mean for h in (self._so_far, self._lately)
             )
             foreseen += [so_far, lately, so_far]
             # What is normal: as far as past missions differ, and an eighth of the slot's own size.
             normal = 2 * (spread + (mean * mean >> 6) + (actual * actual >> 6)) + 1
             worst = len(_EXP) - 1
-            self._reweigh([min(worst, 8 * (f - actual) ** 2 // normal) for f in foreseen])
+            self._reweigh([min(worst, 2 * (f - actual) ** 2 // normal) for f in foreseen])
         self._so_far = _plus(self._so_far, seen)
         self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
-        self._slots_over = min(slot + 1, SLOTS - 1)
+        self._slots_seen += 1
+        self._slot = next_slot
         self._slot_mixture = None
 
     def _reweigh(self, losses: Sequence[int]) -> None:
@@ -174,7 +178,7 @@ class Forecast:
     def _mix(self) -> tuple[Histogram, Histogram]:
         """The plan's scans behind the running slot, and those in it, weighted by belief."""
         after = during = 0
-        slot = self._slots_over
+        slot = self._slot
         for past, weight in zip(self._pasts, self._weights, strict=False):
             after += past.after[slot] * weight
             during += past.during[slot] * weight

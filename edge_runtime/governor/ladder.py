@@ -110,7 +110,8 @@ def _bins(values: Sequence[int], bins: int) -> bytes:
     What is worth its energy is rare and lies at the telling end, so each bin there holds 3/4 as many values as
     its neighbour on the dull side, and never fewer than 8.
     """
-    cut, cuts = 8 * len(values), []
+    cut = 8 * len(values)
+    cuts: list[int] = []
     while len(cuts) < bins - 1 and cut >= 64:
         cuts.append(cut // 8 - 1)
         cut = cut * 3 // 4

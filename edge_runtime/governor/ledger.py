@@ -179,7 +179,7 @@ class Ledger:
 
 
 def resumed_us(entry: Entry | None, unix_us: int) -> int:
-    """How much of the mission was over when the runtime starts again: what the record says, or more by the wall clock.
+    """How much of the mission is over when the runtime starts again: what the record says and the time since.
 
     A wall clock that stands before the record's (a board without a battery-backed one) is not believed.
     """

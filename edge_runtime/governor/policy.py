@@ -28,14 +28,14 @@ from edge_runtime.verdict import Rung
 
 BLOCK = 64
 """Thresholds hold for this many scans."""
-PROBE_SHARE = 256
-"""Of the budget, 1/256 goes to random probes: scans that climb to the trees whatever their score, so that what
+PROBE_SHARE = 512
+"""Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
 _COUNT_SCANS = 256
 """Scores are counted so many at a time: that costs as much as some ten decisions."""
 _AT_ONCE = 32
 """The trees and the network are paid for so many at a time while there is plenty."""
-_LEARN_ALL = 64
+_LEARN_ALL = 256
 """After so many blocks only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
 _LEARN_ONE_IN = 16
 
@@ -91,7 +91,7 @@ class Governor:
         self.learning = True
         self.network_upto = -1
         self.dense = False
-        self._pay_screens()
+        self._pay_screens(BLOCK + 1)
         self.note = self._scores.append
         self.bar = chain.from_iterable(self._blocks_of_bars()).__next__
         self.pays_trees = chain.from_iterable(self._paid(self._trees_nj)).__next__
@@ -135,11 +135,7 @@ class Governor:
     def _blocks_of_bars(self) -> Iterator[list[int]]:
         yield self._bars()
         while True:
-            was_dense = self.dense
             self._begin_block()
-            # The scan that ran into the new block was screened and paid for as the old one had it.
-            if was_dense != self.dense:
-                self._ledger.correct(self._screen_nj if was_dense else -self._screen_nj)
             yield self._bars()
 
     def _begin_block(self) -> None:
@@ -149,18 +145,20 @@ class Governor:
             scores = bytes(self._scores)
             self._scores.clear()
             pricing.count(scores, now_us)
-            for trial in self._learnt:
-                self.ladder.calibration.add(*trial)
+            pricing.learn(self._learnt)
             self._learnt.clear()
         pricing.update(now_us)
         pricing.set_thresholds()
-        self._pay_screens()
+        self._pay_screens(BLOCK)
         self._blocks += 1
         self.learning = self._blocks < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
-    def _pay_screens(self) -> None:
-        """Where every scan of the block is screened, its screens are paid together, before they run."""
-        self.dense = self._pricing.every == 1 and self._ledger.pay(BLOCK * self._screen_nj)
+    def _pay_screens(self, screens: int) -> None:
+        """Where every scan of the block is screened, its screens are paid together, before they run.
+
+        They are paid one scan ahead: it is the first scan of a new block, screened already, that runs into it.
+        """
+        self.dense = self._pricing.every == 1 and self._ledger.pay(screens * self._screen_nj)
 
     def _bars(self) -> list[int]:
         """The bar for each scan that will be screened in the block, 0 where a probe is due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import add
 
 from edge_runtime.governor.forecast import MIXTURE_BITS, SLOTS, Forecast, Histogram, Past, dot
@@ -15,8 +15,8 @@ _SPARSE = 4
 """Where screening does not earn its own energy, this many times fewer scans are screened, to notice when it would."""
 _RESOLVES = 64
 """How often in a mission the price is solved for anew; in the last slot as often as it is asked."""
-_REFRESH_SCANS = 1 << 14
-"""The ladder's tables are made anew from what was learnt after so many scans at the least."""
+_REFRESH_TRIALS = 64
+"""The ladder's tables are made anew when so many trials were learnt and a quarter more than were known before."""
 _DEAR_SCREENING = 6
 """Screening is thinned out where it would take more than a sixth of what is left."""
 
@@ -30,9 +30,9 @@ class Pricing:
     """
 
     __slots__ = (
-        "_bins", "_counted_us", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder", "_ledger",
-        "_level_256", "_mixture", "_refreshed_us", "_scan_us", "_seen", "_slot", "_slot_ends_us", "_solved_us",
-        "_sparse", "every", "network_upto", "trees_from",
+        "_bins", "_counted_us", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
+        "_learnt", "_ledger", "_level_256", "_mixture", "_refreshed", "_scan_us", "_seen", "_slot",
+        "_slot_ends_us", "_solved_us", "_sparse", "every", "network_upto", "trees_from",
     )  # fmt: skip
 
     def __init__(
@@ -46,16 +46,17 @@ class Pricing:
     ) -> None:
         self._ladder = ladder
         self._ledger = ledger
-        self._forecast = Forecast(ladder, pasts)
         self._duration_us = duration_us
         self._scan_us = max(1, scan_us)
         self._bins = range(ladder.bins)
         self._seen: Histogram = [0] * ladder.bins
-        self._counted_us = self._refreshed_us = now_us
+        self._counted_us = now_us
+        self._learnt = self._refreshed = 0
         self._earned = -1
         self._fraction = 0
         self._every = self._sparse = self.every = 1
         self._begin_slot(now_us)
+        self._forecast = Forecast(ladder, pasts, self._slot)
         self._solve(now_us)
         self._thin_out(now_us)
         self.set_thresholds()
@@ -81,15 +82,19 @@ class Pricing:
         self._forecast.descend(new, max(0, allowance))
         self._weigh_screening(new, len(scores))
 
+    def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
+        """Add what the trees and the network found to the calibration's counts."""
+        for trial in trials:
+            self._ladder.calibration.add(*trial)
+            self._learnt += 1
+
     def update(self, now_us: int) -> None:
         """Move the price with time: at a slot's end judge the experts, in between solve anew now and then."""
         if now_us >= self._slot_ends_us:
-            self._forecast.judge(self._seen, self._level_256 >> 8)
-            self._seen = [0] * len(self._seen)
-            if now_us - self._refreshed_us >= _REFRESH_SCANS * self._scan_us:
-                self._refreshed_us = now_us
-                self._ladder.refresh()
             self._begin_slot(now_us)
+            self._forecast.judge(self._seen, self._level_256 >> 8, self._slot)
+            self._seen = [0] * len(self._seen)
+            self._refresh()
             self._solve(now_us)
             self._thin_out(now_us)
         elif now_us - self._solved_us >= self._duration_us // _RESOLVES or self._slot == SLOTS - 1:
@@ -107,6 +112,12 @@ class Pricing:
         self._slot = min(max(0, now_us) * SLOTS // self._duration_us, SLOTS - 1)
         last = self._slot == SLOTS - 1
         self._slot_ends_us = 1 << 63 if last else (self._slot + 1) * self._duration_us // SLOTS
+
+    def _refresh(self) -> None:
+        learnt = self._learnt - self._refreshed
+        if learnt >= _REFRESH_TRIALS and 4 * learnt >= self._refreshed:
+            self._refreshed = self._learnt
+            self._ladder.refresh()
 
     def _solve(self, now_us: int) -> None:
         """Find the price anew."""
@@ -149,10 +160,10 @@ class Pricing:
         return below + ((above - below) * part >> 8)
 
     def _weigh_screening(self, new: Histogram, scans: int) -> None:
-        """Screen sparsely where what screening finds is worth less than a quarter of its own energy."""
+        """Screen sparsely where what screening finds is worth less than an eighth of its own energy."""
         level = self._level_256 >> 8
         earned = (dot(new, self._ladder.surplus[level]) << 8) // scans
         self._earned = earned if self._earned < 0 else (self._earned + earned) >> 1
         costs = self._ladder.price[level] * self._ladder.costs.screen_nj >> 24
-        self._sparse = _SPARSE if self._earned < costs >> 2 else 1
+        self._sparse = _SPARSE if self._earned < costs >> 3 else 1
         self.every = self._every * self._sparse
