@@ -30,7 +30,8 @@ def figures(sweeps: Sweeps, model: str, pipeline: Pipeline) -> dict[str, Any]:
     """Every figure, ready for JSON. model: LightGBM's text. Raises BadInput where the pipeline cannot be fitted."""
     import lightgbm  # noqa: PLC0415 (only who trains needs it)
 
-    scores = lightgbm.Booster(model_str=model).predict(sweeps.features.astype(np.float32), raw_score=True)
+    booster = lightgbm.Booster(model_str=model)
+    scores = np.asarray(booster.predict(sweeps.features.astype(np.float32), raw_score=True), np.float64)
     best = scores.argmax(axis=1)
     known = np.where(sweeps.label < sweeps.classes, sweeps.label, -1)
     split = sweeps.split.astype(np.uint8)

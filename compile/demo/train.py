@@ -113,7 +113,7 @@ def shipped_text(text: str) -> str:
     Left out: the extremes of the features, sizes, gains, counts and weights of nodes and leaves, importances,
     parameters (file paths are among them). LightGBM and Treelite load the rest.
     """
-    head, *trees = text.split("end of trees")[0].split("\nTree=")
+    head, *trees = text.split("end of trees", maxsplit=1)[0].split("\nTree=")
     fields = dict(line.split("=", 1) for line in head.splitlines() if "=" in line)
     names = fields["feature_names"]
     lines = ["tree", *(f"{key}={fields[key]}" for key in _HEADER), f"feature_names={names}"]
