@@ -92,6 +92,8 @@ def session(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.host}: {args.python} is older than 3.11; name another with --python"
         )
     folder = remote.run("mktemp -d", timeout_s=60).strip()
+    if not folder.startswith("/"):  # it is removed again in the end: nothing else must ever stand here
+        raise HardwareUnavailable(f"{args.host}: mktemp -d gave {folder!r} and no folder")
     place = shlex.quote(folder)
     try:
         remote.run(f"tar -xz -C {place}", package(args.bundle, args.recording, args.calibration))
