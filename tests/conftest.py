@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from compile.demo.run import RECORDINGS, build_demo
 from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci.guest import Guest
-from edge_runtime.recording import Recording
+from edge_runtime.recording import Recording, Row
 from tests.guests import arm64
 
 __all__ = ["arm64"]  # a fixture of tests.guests
@@ -83,6 +84,11 @@ def run_loop(demo_path: Path, tmp_path: Path) -> RunLoop:
         return summary
 
     return run
+
+
+def powers(row: Row) -> bytes:
+    """A recorded sweep as a Scan holds it."""
+    return array("h", [-50 * code for code in row.codes]).tobytes()
 
 
 def loop_command(bundle: Path, port: str, folder: Path, *options: object) -> list[str]:
