@@ -205,11 +205,8 @@ def _bits_c(ranks: Ranks, kind: str) -> str:
     for number, chosen in enumerate(ranks.categorical):
         words = (chosen.rows.shape[1] + 31) // 32
         slot = len(ranks.numeric) + number
-        code = (
-            c_ranks.code_c(slot, chosen, ranks.forest.code_rule, kind)
-            .replace(f"q[{slot}]", "code")
-            .replace("(edge_rank)", "(uint32_t)")
-        )
+        code = c_ranks.code_c(slot, chosen, ranks.forest.code_rule, kind)
+        code = code.replace(f"q[{slot}] = (edge_rank)", "code = (uint32_t)")
         if kind == "f32":
             text += c_text.array("uint32_t", f"edge_sets{number}", list(_set_words(chosen.rows, words)), 8)
         body += f"    {{\n        uint32_t code;\n{code}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import aarch64, aarch64_words, c_compact, c_lut, c_ranks, c_table, c_words, thumb
+from compile.emit import aarch64, aarch64_words, c_bitvector, c_compact, c_lut, c_ranks, c_table, c_words, thumb
 from compile.emit.flow import flow_of
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed
@@ -78,7 +78,11 @@ def emit(
     if total is not None and not vector:
         c, files = _thumb(ranks, kinds, total, quantised)
         return TreeCode(c, mode, "threaded", "branches on ranks in registers", chosen, error, files)
-    lut = target.machine in {"cortex-m4", "armv7"}
+    if target.machine == "x86_64" and c_bitvector.fits(ranks):
+        c = "\n".join([c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks)])
+        reason = "bit vectors: few branches, and those predictable"
+        return TreeCode(c + _entries(kinds), mode, "bitvector", reason, chosen, error)
+    lut = target.machine != "cortex-m0"
     c = "\n".join([(c_lut if lut else c_ranks).ranks_c(ranks, integer=integer), c_table.table_c(ranks)])
     return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
 

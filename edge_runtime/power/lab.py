@@ -28,8 +28,9 @@ from edge_runtime.engines import open_engine
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.attribution import median_interval
 from edge_runtime.power.base import Meter
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.kernel import text
-from edge_runtime.power.meters import NAMES, add_bench_arguments, bench_of, open_meter
+from edge_runtime.power.meters import NAMES, bench_of, open_meter
 from edge_runtime.recording import Recording, Split
 
 LEAST_WINDOWS, LEAST_S = 5, 10.0

@@ -149,7 +149,8 @@ class RFExplorer(StreamScanner):
         if wrong := self._refusal(count):
             return self._lose(1, wrong, events)
         body, end = at + head, at + head + count
-        early = buffer.find(EARLY_END, max(body, at + self._searched), end + 2)
+        searched, self._searched = at + self._searched, 0
+        early = buffer.find(EARLY_END, max(body, searched), end + 2)
         if early >= 0:
             return self._early_end(at, early, events)
         if len(buffer) < end + 2:

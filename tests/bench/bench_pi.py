@@ -25,6 +25,7 @@ from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power import lab
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.meters import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,8 @@ def session(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.host}: {args.python} is older than 3.11; name another with --python"
         )
     folder = remote.run("mktemp -d", timeout_s=60).strip()
+    if not folder.startswith("/"):  # it is removed again in the end: nothing else must ever stand here
+        raise HardwareUnavailable(f"{args.host}: mktemp -d gave {folder!r} and no folder")
     place = shlex.quote(folder)
     try:
         remote.run(f"tar -xz -C {place}", package(args.bundle, args.recording, args.calibration))
@@ -203,7 +206,7 @@ def parser() -> console.Parser:
     top.add_argument("--meter", default="ina219", choices=NAMES, help="on the board (%(default)s)")
     top.add_argument("--windows", type=int, default=lab.LEAST_WINDOWS, help="a side (%(default)s)")
     top.add_argument("--seconds", type=float, default=lab.LEAST_S, help="a window (%(default)s)")
-    lab.add_bench_arguments(top)
+    add_bench_arguments(top)
     top.add_argument("--output", type=Path, default=Path("build/bench_pi"), help="folder (%(default)s)")
     top.add_argument("--json", action="store_true", help="print one JSON document")
     top.set_defaults(run=run)
