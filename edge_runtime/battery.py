@@ -89,9 +89,7 @@ class StateOfCharge:
         self._volts: float | None = None
         self._load_ma = 0.0
         self._counted_mah = 0.0
-        self._anchor: tuple[float, float, float] | None = (
-            None  # share, its variance, charge counted until then
-        )
+        self._anchor: tuple[float, float] | None = None  # share by voltage, charge counted until then
         self.flow = Flow.RESTING
 
     @property
