@@ -1,0 +1,34 @@
+"""Engines: what turns a sweep into a verdict. `open_engine` takes the best one that this machine can run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.engines.baseline import BaselineEngine
+from edge_runtime.engines.compiled import CompiledEngine
+from edge_runtime.errors import BadInput
+from edge_runtime.reasons import Reason
+from edge_runtime.verdict import Verdict
+
+
+class Engine(Protocol):
+    """One way to answer a scan."""
+
+    def infer(self, power_cdbm: bytes) -> Verdict:
+        """The verdict on a sweep of little-endian int16, hundredths of a dBm."""
+        ...
+
+
+def open_engine(bundle: Bundle) -> tuple[Engine, str | None]:
+    """The engine for a bundle, and why it is not the model where it is the baseline.
+
+    Raises BadInput where the bundle declares no baseline either.
+    """
+    try:
+        return CompiledEngine.of(bundle), None
+    except BadInput as e:
+        baseline = bundle.manifest.get("baseline")
+        if baseline is None:
+            raise
+        return BaselineEngine(baseline["nothing"], baseline["stands_out_cdb"], Reason.NO_ARTIFACT), str(e)

@@ -1,0 +1,267 @@
+"""The journal: an append-only log of framed records that survives a cut at any byte.
+
+A directory of segments, one or more a run. A segment is a sequence of frames, little-endian:
+
+    u8  0xED
+    u8  record type
+    u16 length of the payload
+    u8  check: the low byte of the CRC-32 of the four bytes before it
+    ... payload
+    u32 CRC-32 of all that precedes it in the frame
+
+A frame is written by one `write` before its verdict is reported, so whatever was reported is in the file when
+the process is killed. The header has a check of its own so that a frame that was cut short (normal: the power
+went) can be told from one that was changed (an error).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from edge_runtime.errors import BadInput, HardwareUnavailable
+
+SYNC_BYTE = 0xED
+SUFFIX = ".edgej"
+MAX_PAYLOAD = 0xFFFF
+SEGMENT_BYTES = 8 << 20
+SYNC_SECONDS = 30.0
+"""Records younger than this may be lost with the power (never with the process): a sync wakes the SD card."""
+
+_HEAD = struct.Struct("<BBH")
+_CRC = struct.Struct("<I")
+_HEAD_BYTES = 5
+_OVERHEAD = _HEAD_BYTES + 4
+
+
+class Kind(IntEnum):
+    """What a record holds."""
+
+    RUN = 1  # JSON: what runs: bundle, profile, port, clocks
+    VERDICT = 2  # VerdictRecord, packed
+    EVENT = 3  # JSON: what happened to the port or the decoder, with its reason
+    SCAN = 4  # the sweep of an UNKNOWN answer, kept for labelling: u32 sequence number, then int16 powers
+    END = 5  # JSON: the run's summary
+    BUDGET = 6  # the governor's account, packed by it
+
+
+class VerdictRecord(NamedTuple):
+    """One journaled verdict.
+
+    captured_us: monotonic clock, as the scan's; latency_us: from then to this record's writing.
+    scan_crc32: CRC-32 of the scan's powers, so that a verdict can be tied to its sweep.
+    energy_nj, energy_sigma_nj: of this inference, with its standard uncertainty, at a rail of `rail_mv`;
+    energy_source: see power.Source.
+    """
+
+    sequence: int
+    captured_us: int
+    latency_us: int
+    scan_crc32: int
+    label: int
+    best: int
+    reason: int
+    rung: int
+    energy_source: int
+    confidence_q16: int
+    novelty_q8: int
+    rail_mv: int
+    energy_nj: int
+    energy_sigma_nj: int
+    margin: float
+
+
+VERDICT = struct.Struct("<IQIIhhBBBxIIHxxIId")
+
+
+class JournalWriter:
+    """Appends records to a new segment of a directory.
+
+    The directory is made where it is missing. Raises BadInput where it cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = -1
+        self._written = 0
+        self._synced_at = time.monotonic()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._open_segment()
+        except OSError as e:
+            raise BadInput(f"journal {directory}: {e.strerror}; choose a writable --journal") from e
+
+    def append(self, kind: int, payload: bytes) -> None:
+        """Write one record. Raises HardwareUnavailable where the disk takes no more."""
+        head = _HEAD.pack(SYNC_BYTE, kind, len(payload))
+        frame = head + bytes((crc32(head) & 0xFF,)) + payload
+        frame += _CRC.pack(crc32(frame))
+        try:
+            if self._written + len(frame) > SEGMENT_BYTES:
+                self.sync()
+                self._open_segment()
+            self._write(frame)
+            if time.monotonic() - self._synced_at > SYNC_SECONDS:
+                self.sync()
+        except OSError as e:
+            raise HardwareUnavailable(
+                f"journal {self._directory}: {e.strerror}; make room or mend the card"
+            ) from e
+
+    def append_json(self, kind: int, value: dict[str, Any]) -> None:
+        """Write one record with a JSON payload of at most 64 KiB."""
+        self.append(kind, json.dumps(value, separators=(",", ":")).encode())
+
+    def sync(self) -> None:
+        """Force what is written to the disk."""
+        os.fdatasync(self._descriptor)
+        self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close; further calls do nothing."""
+        if self._descriptor >= 0:
+            self.sync()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, frame: bytes) -> None:
+        done = os.write(self._descriptor, frame)
+        if done != len(frame):  # the disk filled within the frame: take the torn half back
+            os.ftruncate(self._descriptor, self._written)
+            raise OSError(28, "No space left on device")
+        self._written += done
+
+    def _open_segment(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        number = max((int(p.stem) for p in segments(self._directory)), default=0) + 1
+        path = self._directory / f"{number:06d}{SUFFIX}"
+        self._descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+        self._written = 0
+
+
+def segments(directory: Path) -> list[Path]:
+    """The segments of a journal, oldest first."""
+    return sorted(p for p in directory.glob(f"*{SUFFIX}") if p.stem.isdecimal())
+
+
+class Frame(NamedTuple):
+    """One good record, or (with `kind` 0) a stretch of bytes that is none.
+
+    `torn` says that the stretch is the beginning of a frame at a segment's end, as a cut leaves it.
+    """
+
+    kind: int
+    payload: bytes
+    offset: int
+    torn: bool = False
+
+
+def frames(data: bytes) -> Iterator[Frame]:
+    """Every record of a segment's bytes, and every stretch that is none, in order."""
+    at, bad_from = 0, -1
+    while at < len(data):
+        size = _frame_size(data, at)
+        if size > 0 and at + size <= len(data) and _intact(data, at, size):
+            if bad_from >= 0:
+                yield Frame(0, data[bad_from:at], bad_from)
+                bad_from = -1
+            yield Frame(data[at + 1], data[at + _HEAD_BYTES : at + size - 4], at)
+            at += size
+            continue
+        if bad_from < 0:
+            bad_from = at
+        at += 1
+    if bad_from >= 0:
+        yield Frame(0, data[bad_from:], bad_from, torn=_is_torn(data, bad_from))
+
+
+def _frame_size(data: bytes, at: int) -> int:
+    """The size of the frame that seems to begin at `at`; 0 where none does."""
+    if data[at] != SYNC_BYTE or at + _HEAD_BYTES > len(data):
+        return 0
+    if crc32(data[at : at + 4]) & 0xFF != data[at + 4]:
+        return 0
+    return int.from_bytes(data[at + 2 : at + 4], "little") + _OVERHEAD
+
+
+def _intact(data: bytes, at: int, size: int) -> bool:
+    end = at + size - 4
+    return crc32(memoryview(data)[at:end]) == int.from_bytes(data[end : end + 4], "little")
+
+
+def _is_torn(data: bytes, at: int) -> bool:
+    """Whether the rest of a segment is what a cut leaves: a frame's beginning, or blocks never filled."""
+    rest = data[at:]
+    if not rest.strip(b"\0"):
+        return True
+    if len(rest) < _HEAD_BYTES:
+        return rest[0] == SYNC_BYTE
+    return _frame_size(data, at) > len(rest)
+
+
+def read(directory: Path) -> Iterator[Frame]:
+    """Every record of a journal, oldest first, with damaged stretches as frames of kind 0.
+
+    Raises BadInput where the directory holds no journal.
+    """
+    for path in _existing(directory):
+        yield from frames(path.read_bytes())
+
+
+class Audit(NamedTuple):
+    """What `verify` found. A journal is sound where `damage` is empty; torn tails are what a cut leaves."""
+
+    segments: int
+    records: int
+    verdicts: int
+    torn_bytes: int
+    damage: list[str]
+
+
+def verify(directory: Path) -> Audit:
+    """Check every byte of a journal: frames, payloads, and that no verdict of a run is missing."""
+    damage: list[str] = []
+    records = verdicts = torn = 0
+    expected = 0
+    paths = _existing(directory)
+    for path in paths:
+        for frame in frames(path.read_bytes()):
+            where = f"{path.name} at byte {frame.offset}"
+            if frame.kind == 0:
+                if frame.torn:
+                    torn += len(frame.payload)
+                else:
+                    damage.append(f"{where}: {len(frame.payload)} bytes that are no record")
+                continue
+            records += 1
+            if frame.kind == Kind.RUN:
+                expected = 0
+            elif frame.kind == Kind.VERDICT:
+                verdicts += 1
+                sequence = verdict_record(frame.payload).sequence
+                if sequence != expected:
+                    damage.append(f"{where}: verdict {sequence} where {expected} was due")
+                expected = sequence + 1
+    return Audit(len(paths), records, verdicts, torn, damage)
+
+
+def _existing(directory: Path) -> list[Path]:
+    found = segments(directory) if directory.is_dir() else []
+    if not found:
+        raise BadInput(f"journal {directory}: no *{SUFFIX} in it; give a directory that run --journal wrote")
+    return found
+
+
+def verdict_record(payload: bytes) -> VerdictRecord:
+    """Unpack the payload of a VERDICT record."""
+    return VerdictRecord._make(VERDICT.unpack(payload))
