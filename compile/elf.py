@@ -14,7 +14,7 @@ from edge_runtime.errors import BadInput
 
 EM_386, EM_ARM, EM_X86_64, EM_AARCH64 = 3, 40, 62, 183
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
-_SHT_SYMTAB, _SHT_DYNSYM = 2, 11
+_SHT_SYMTAB, _SHT_RELA, _SHT_REL, _SHT_DYNSYM = 2, 4, 9, 11
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
 _PT_LOAD = 1
 _UNDEFINED = 0
@@ -94,7 +94,17 @@ class Elf:
     @property
     def writable_bytes(self) -> int:
         """Size of variables (.data, .bss) in bytes: state, which an artifact must not have."""
-        return sum(s.size for s in self.sections if s.name.startswith((".data", ".bss", ".tdata", ".tbss")))
+        state = (".data", ".bss", ".tdata", ".tbss")
+        relocated = ".data.rel.ro"  # constants that hold pointers
+        return sum(
+            s.size for s in self.sections if s.name.startswith(state) and not s.name.startswith(relocated)
+        )
+
+    @property
+    def relocation_count(self) -> int:
+        """How many places the loader (or, for an object, the linker) has to patch."""
+        tables = (s for s in self.sections if s.type in (_SHT_REL, _SHT_RELA))
+        return sum(s.size // s.entry_size for s in tables)
 
     @property
     def exports(self) -> Mapping[str, int]:

@@ -191,6 +191,10 @@ def _check(data: bytes, target: Target) -> None:
         raise CompileError(
             f"toolchain: {target.name}: nothing defines {', '.join(missing)}; define it static"
         )
+    if target.form is Form.SHARED and parsed.relocation_count:
+        raise CompileError(
+            f"toolchain: {target.name}: {parsed.relocation_count} relocations; use offsets, no pointers"
+        )
     if parsed.writable_bytes:
         raise CompileError(
             f"toolchain: {target.name}: {parsed.writable_bytes} bytes of variables; make them constant"
