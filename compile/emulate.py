@@ -26,7 +26,8 @@ _RETURN_AT = 0x3000_0000
 _STACK_TOP, _STACK_BYTES = 0x2004_0000, 0x1_0000
 _SLOTS_AT, _SLOT_STRIDE, _SLOT_BYTES = 0x2010_0000, 0x4_0000, 0x2_0000
 _MAX_ARGS = 4  # passed in registers by every target's calling convention
-_PAINT = b"\xa5"
+PAINT = b"\xa5"
+"""What output buffers and the stack hold before a call."""
 _ENDLESS = 20_000_000  # instructions; no artifact's call takes a tenth of it, soft floating point included
 
 
@@ -183,7 +184,7 @@ class Machine:
         for k in range(_MAX_ARGS):
             self._uc.mem_map(_SLOTS_AT + k * _SLOT_STRIDE, _SLOT_BYTES, _DATA)
         self._uc.mem_map(_STACK_TOP - _STACK_BYTES, _STACK_BYTES, _DATA)
-        self._uc.mem_write(_STACK_TOP - _STACK_BYTES, _PAINT * _STACK_BYTES)
+        self._uc.mem_write(_STACK_TOP - _STACK_BYTES, PAINT * _STACK_BYTES)
 
     def call(self, symbol: str, *args: int | bytes | Out) -> Call:
         """Call an exported function with integers, input buffers (bytes) and output buffers (Out).
@@ -226,7 +227,7 @@ class Machine:
             if isinstance(arg, int):
                 self._uc.reg_write(register, arg)
                 continue
-            data = _PAINT * arg.size if isinstance(arg, Out) else arg
+            data = PAINT * arg.size if isinstance(arg, Out) else arg
             if len(data) > _SLOT_BYTES:
                 raise BadInput(f"emulated call: a buffer of {len(data)} bytes; at most {_SLOT_BYTES} fit")
             at = _SLOTS_AT + slot * _SLOT_STRIDE + _SLOT_BYTES - len(data)
@@ -240,8 +241,8 @@ class Machine:
         """Depth of the deepest byte written since the last call; paints the stack again."""
         bottom = _STACK_TOP - _STACK_BYTES
         stack = self._uc.mem_read(bottom, _STACK_BYTES - 64)
-        used = len(stack.lstrip(_PAINT))
-        self._uc.mem_write(_STACK_TOP - 64 - used, _PAINT * used)
+        used = len(stack.lstrip(PAINT))
+        self._uc.mem_write(_STACK_TOP - 64 - used, PAINT * used)
         return used
 
     def _on_block(self, uc: Any, address: int, size: int, _: object) -> None:

@@ -171,6 +171,22 @@ def image(data: bytes, target: Target) -> bytes:
         return compiler.run([*arguments, *roots, "-Wl,--gc-sections"], folder, target)
 
 
+LIBRARY = "artifact.so"
+"""The name under which a `program` looks for its artifact, in its own folder."""
+
+
+def program(source: str, target: Target, artifact: bytes) -> bytes:
+    """An executable, with a C library, from one C source that calls an artifact. Raises CompileError.
+
+    At run time the artifact must lie beside it as LIBRARY.
+    """
+    compiler = _Compiler(target)
+    with tempfile.TemporaryDirectory(prefix="edge-cc-") as folder:
+        Path(folder, "main.c").write_text(source, encoding="utf-8")
+        Path(folder, LIBRARY).write_bytes(artifact)
+        return compiler.run(["-O2", "-g0", "main.c", LIBRARY, "-Wl,-rpath,$ORIGIN"], folder, target)
+
+
 def _plain(name: str) -> str:
     if Path(name).name != name or not name:
         raise BadInput(f"toolchain: source name {name!r} has a path in it; give plain file names")

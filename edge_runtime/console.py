@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from edge_runtime.errors import BadInput, EdgeError
 
@@ -44,3 +46,17 @@ def print_json(document: Any) -> None:
     """Print the one JSON document of a `--json` call."""
     json.dump(document, sys.stdout, indent=2)
     print()
+
+
+@contextmanager
+def output(path: Path | None) -> Iterator[IO[str] | None]:
+    """Open a text file for writing; None where no path is given. Raises BadInput where it cannot be."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as e:
+        raise BadInput(f"{path}: {e.strerror}; choose another file") from e
+    with file:
+        yield file

@@ -15,7 +15,8 @@ from edge_runtime.engines import Engine
 from edge_runtime.journal import VERDICT, JournalWriter, Kind, VerdictRecord
 from edge_runtime.power.modelled import ModelledMeter
 from edge_runtime.reasons import Reason
-from edge_runtime.scan import Scan
+from edge_runtime.scan import Axis, Scan
+from edge_runtime.scanners.base import Damage, Event, Link
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import UNKNOWN, Rung, Verdict
 
@@ -42,8 +43,11 @@ class Loop:
         report: Report,
     ) -> None:
         self.statistics = Statistics(bundle.classes)
+        contract = bundle.manifest["contract"]
         self._axis = bundle.axis
-        self._max_age_us = bundle.manifest["contract"]["max_age_ms"] * 1000
+        self._axis_tolerance_hz = contract["axis_tolerance_hz"]
+        self._max_age_us = contract["max_age_ms"] * 1000
+        self._known_axis = self._axis  # the last one that was found to match
         self._infer = engine.infer
         self._charge = meter.charge
         self._journal = journal
@@ -52,15 +56,15 @@ class Loop:
         self._last_good: tuple[int, Verdict] | None = None
         self._kept = 0
 
-    def run(self, source: Iterable[Scan | Happening], scans: int | None = None) -> None:
-        """Take scans and happenings from `source` until it ends, or until `scans` scans were answered."""
-        for item in source:
-            if isinstance(item, Scan):
-                self._answer(item)
+    def run(self, source: Iterable[Event], scans: int | None = None) -> None:
+        """Take what `source` gives until it ends, or until `scans` scans were answered."""
+        for event in source:
+            if type(event) is Scan:
+                self._answer(event)
                 if self.statistics.scans == scans:
                     return
             else:
-                self._note(item)
+                self._note(event)
 
     def _answer(self, scan: Scan) -> None:
         statistics = self.statistics
@@ -91,7 +95,7 @@ class Loop:
         self._report(record, now_us)
 
     def _verdict(self, scan: Scan) -> Verdict:
-        if scan.axis != self._axis:
+        if scan.axis != self._known_axis and not self._matches(scan.axis):
             code = Reason.POINTS if scan.axis.points != self._axis.points else Reason.AXIS
             return self._fall_back(scan, code)
         if self._clock_us() - scan.captured_us > self._max_age_us:
@@ -128,13 +132,20 @@ class Loop:
             self._kept += 1
             self._journal.append(Kind.SCAN, sequence.to_bytes(4, "little") + scan.power_cdbm)
 
-    def _note(self, happening: Happening) -> None:
-        self.statistics.happened[happening.reason] += 1
-        self._journal.append_json(
-            Kind.EVENT,
-            {
-                "reason": Reason(happening.reason).name,
-                "at_us": self._clock_us(),
-                "detail": happening.detail,
-            },
-        )
+    def _matches(self, axis: Axis) -> bool:
+        """Whether every frequency of an axis is within the contract's tolerance."""
+        want, slack_hz = self._axis, self._axis_tolerance_hz
+        first_hz = axis.start_hz - want.start_hz
+        last_hz = first_hz + (axis.step_hz - want.step_hz) * (want.points - 1)
+        if axis.points != want.points or max(abs(first_hz), abs(last_hz)) > slack_hz:
+            return False
+        self._known_axis = axis
+        return True
+
+    def _note(self, event: Event) -> None:
+        """Count and journal whatever is no scan."""
+        row = {"event": type(event).__name__.lower(), "at_us": self._clock_us()} | event._asdict()
+        if isinstance(event, Damage | Link):
+            self.statistics.happened[event.reason] += 1
+            row["reason"] = event.reason.name
+        self._journal.append_json(Kind.EVENT, row)

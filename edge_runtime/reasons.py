@@ -14,7 +14,7 @@ class Reason(IntEnum):
 
     text: str
 
-    def __new__(cls, code: int, text: str) -> Reason:
+    def __new__(cls, code: int, text: str = "") -> Reason:
         member = int.__new__(cls, code)
         member._value_ = code
         member.text = text
@@ -40,10 +40,17 @@ class Reason(IntEnum):
     BAD_LENGTH = 50, "a frame whose length contradicts the configuration"
     ABORTED = 51, "a sweep that the scanner itself gave up"
     NO_CONFIG = 52, "a sweep before any configuration"
+    CHECKSUM = 53, "a frame whose checksum contradicts its bytes"
+    SKIPPED = 54, "frames that the scanner numbered and that never arrived"
+    OVERRUN = 55, "a scan dropped unread because newer ones were waiting"
     # The port.
     SILENT = 64, "nothing arrived for longer than the scanner's longest sweep"
     UNPLUGGED = 65, "the port is gone"
     RECONNECTED = 66, "the port came back"
+    # What the scanner said of itself.
+    IDENTIFIED = 80, "the scanner said what it is"
+    CONFIGURED = 81, "the scanner said what it sweeps"
+    BATTERY = 82, "the scanner said its battery's voltage"
 
 
 def c_enum() -> str:

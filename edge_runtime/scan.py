@@ -1,4 +1,4 @@
-"""One sweep of a scanner: what was measured, along which axis, and when."""
+"""What a scanner gives: sweeps (what was measured, along which axis, when), and what else happened."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ class Scan(NamedTuple):
     power_cdbm: bytes
     axis: Axis
     captured_us: int
+
+
+class Happening(NamedTuple):
+    """Something other than a scan that came of a port: damage, silence, an unplugged cable.
+
+    reason: a reasons.Reason. detail: for people and the journal, one line.
+    """
+
+    reason: int
+    detail: str

@@ -46,7 +46,7 @@ class CompiledEngine:
         self.target = target
         self.n_features = n_features
         self.n_outputs = n_outputs
-        self._library = _load(elf, target)
+        self._library = load_library(elf, target)
         self._verdict = ctypes.create_string_buffer(VERDICT_STRUCT.size)
         self._scores = self._library.edge_model_scores
         self._scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
@@ -86,16 +86,19 @@ class CompiledEngine:
         return list(raw)
 
 
-def _load(elf: bytes, target: str) -> ctypes.CDLL:
-    # An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where
-    # the file system is mounted read-only or noexec.
+def load_library(elf: bytes, target: str) -> ctypes.CDLL:
+    """Load a shared library's bytes into this process. Raises BadInput where this machine cannot run it.
+
+    An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where the
+    file system is mounted read-only or noexec. It stays open: the loader knows a library by its path, so with
+    the descriptor's number used again the next library would be answered by the first one's code.
+    """
     descriptor = os.memfd_create("edge_model", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, elf)
         return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
     except OSError as e:
+        os.close(descriptor)
         raise BadInput(
             f"artifact for {target}: cannot be loaded on this machine ({e}); build it again"
         ) from e
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Stand-ins for hardware, for tests, demonstrations and benchmarks: no part of the device."""

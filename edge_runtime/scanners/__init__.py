@@ -1,0 +1,25 @@
+"""The scanners by name. A protocol's module is imported when it is asked for, no sooner."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from edge_runtime.errors import BadInput
+from edge_runtime.scan import Axis
+from edge_runtime.scanners.base import Scanner
+
+SCANNERS = {
+    "rf-explorer": ("edge_runtime.scanners.rf_explorer", "RFExplorer"),
+}
+
+
+def make(name: str, axis: Axis | None = None) -> Scanner:
+    """A scanner of that name that is asked to sweep `axis`, where it can be asked.
+
+    Raises BadInput for an unknown name.
+    """
+    if name not in SCANNERS:
+        raise BadInput(f"scanner {name!r}: unknown; choose of {', '.join(SCANNERS)}")
+    module, factory = SCANNERS[name]
+    scanner: Scanner = getattr(import_module(module), factory)(axis)
+    return scanner

@@ -1,0 +1,113 @@
+"""`edge-compile`: models to bundles, and proof that a bundle is right."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_runtime import console
+
+# Each command imports what it needs when it runs: `inspect` should not pay for treelite.
+# ruff: noqa: PLC0415
+
+
+def _build(args: Namespace) -> None:
+    from compile.build import build
+
+    bundle = build(
+        args.model,
+        pipeline=args.pipeline,
+        data=args.data,
+        targets=args.targets.split(","),
+        mode=args.mode,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    bundle.save(args.output)
+    print(f"{args.output}: {len(bundle.data):,} bytes, {bundle.sha256[:16]}", file=sys.stderr)
+
+
+def _features(args: Namespace) -> None:
+    from compile.features import features_to_npz
+    from compile.pipeline import Pipeline
+    from edge_runtime.recording import Recording
+
+    features_to_npz(Recording.open(args.scans), Pipeline.load(args.pipeline), args.output)
+
+
+def _inspect(args: Namespace) -> None:
+    from compile.inspect import describe
+    from edge_runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    if args.json:
+        console.print_json(bundle.manifest)
+    else:
+        print("\n".join(describe(bundle)))
+
+
+def _verify(args: Namespace) -> None:
+    from compile.build import verify_bundle
+    from compile.matrix import Matrix
+    from edge_runtime.bundle import Bundle
+
+    for parity in verify_bundle(Bundle.open(args.bundle), Matrix.load(args.data), args.rows):
+        print(f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model")
+
+
+def _extract(args: Namespace) -> None:
+    from compile.extract import extract
+    from edge_runtime.bundle import Bundle
+
+    for path in extract(Bundle.open(args.bundle), args.target, args.output):
+        print(path)
+
+
+def parser() -> console.Parser:
+    """The command line, as DESIGN.md fixes it."""
+    top = console.Parser(prog="edge-compile", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=console.Parser)
+
+    build = commands.add_parser("build", help="a model to a bundle")
+    build.add_argument(
+        "model", type=Path, metavar="MODEL", help="LightGBM .txt, XGBoost .json/.ubj, Treelite .tl"
+    )
+    build.add_argument(
+        "--pipeline", type=Path, help="the pipeline's TOML; without it, features in, scores out"
+    )
+    build.add_argument("--data", type=Path, help="the .npz that `features` wrote: calibration and proof")
+    build.add_argument("--targets", default="host,aarch64,armv7", help="comma-separated (%(default)s)")
+    build.add_argument("--mode", choices=["exact", "compact"], help="default: chosen by the target's flash")
+    build.add_argument("-o", "--output", type=Path, required=True, metavar="B.edge")
+    build.set_defaults(run=_build)
+
+    features = commands.add_parser("features", help="scans to the training matrix")
+    features.add_argument("scans", type=Path, metavar="SCANS", help="a .scans recording")
+    features.add_argument("--pipeline", type=Path, required=True)
+    features.add_argument("-o", "--output", type=Path, required=True, metavar="D.npz")
+    features.set_defaults(run=_features)
+
+    inspect = commands.add_parser("inspect", help="what is in a bundle: pipeline, cost, accuracy, sources")
+    inspect.add_argument("--json", action="store_true", help="the whole manifest as one JSON document")
+    inspect.set_defaults(run=_inspect)
+    verify = commands.add_parser("verify", help="parity on every target; exit 1 on any difference")
+    verify.add_argument("--data", type=Path, required=True, help="the .npz that `features` wrote")
+    verify.add_argument("--rows", type=int, default=2000, help="at most this many of its rows (%(default)s)")
+    verify.set_defaults(run=_verify)
+    extract = commands.add_parser("extract", help="one target's artifact and header, for a build system")
+    extract.add_argument("--target", required=True)
+    extract.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    extract.set_defaults(run=_extract)
+    for command in (inspect, verify, extract):
+        command.add_argument("bundle", type=Path, metavar="B.edge")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code of DESIGN.md: 0 done, 1 check failed, 2 bad input, 3 no hardware."""
+    return console.main(parser(), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""From features and raw scores to verdicts, in exact arithmetic: `edge_infer` must equal it bit for bit.
+
+Fitting (calibrate.py) sets its limits with these functions, reports are made with them, and the emitted C
+(emit/decide.py) is compared with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compile.pipeline import Pipeline
+from edge_runtime.reasons import Reason
+from edge_runtime.verdict import UNKNOWN, Rung
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Verdicts = npt.NDArray[np.void]
+
+VERDICT = np.dtype(
+    [
+        ("label", "<i4"),
+        ("best", "<i4"),
+        ("reason", "<u4"),
+        ("rung", "<u4"),
+        ("confidence_q16", "<u4"),
+        ("novelty_q8", "<u4"),
+        ("margin", "<f8"),
+    ]
+)
+"""`edge_verdict` as numpy sees it."""
+
+Z_CAP_Q4 = 2047
+"""A feature counts as at most 128 standard deviations away: the sum over 256 features fits 31 bits."""
+
+NOVELTY_MAX = (1 << 24) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FittedScreen:
+    """The screen's numbers: it answers `label` where feature < threshold and every guard is in its range."""
+
+    threshold: int
+    guards: tuple[tuple[int, int], ...]
+    label: int
+    confidence_q16: int
+
+
+@dataclass(frozen=True, slots=True)
+class FittedNovelty:
+    """Per class (one row for a regression): means, 2^16 / standard deviation, and the limit of the score.
+
+    z_q4 = |feature - mean| * inverse_q16 >> 12, at most Z_CAP_Q4; the score is the sum of its squares.
+    """
+
+    mean: tuple[tuple[int, ...], ...]
+    inverse_q16: tuple[tuple[int, ...], ...]
+    limit: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPipeline:
+    """A pipeline with all its numbers: what the artifact's tables hold.
+
+    outputs: raw scores of the model. classes: names; empty for a regression.
+    binary_threshold: with one output, class 1 is answered above it (0 for margins, 0.5 for probabilities).
+    margins, confidence_q16: confidence_q16[k] holds from margins[k - 1] on; one more confidence than margins.
+    report: what was measured on each split, by the functions here.
+    """
+
+    pipeline: Pipeline
+    classes: tuple[str, ...]
+    outputs: int
+    binary_threshold: float
+    screen: FittedScreen | None
+    novelty: FittedNovelty | None
+    margins: tuple[float, ...]
+    confidence_q16: tuple[int, ...]
+    min_confidence_q16: int
+    min_margin: float
+    report: Mapping[str, float | int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it, every float that decides as a hexadecimal string: nothing is lost."""
+        return {
+            "pipeline": self.pipeline.to_dict(),
+            "classes": list(self.classes),
+            "outputs": self.outputs,
+            "binary_threshold": self.binary_threshold.hex(),
+            "screen": None if self.screen is None else asdict(self.screen),
+            "novelty": None if self.novelty is None else asdict(self.novelty),
+            "margins": [m.hex() for m in self.margins],
+            "confidence_q16": list(self.confidence_q16),
+            "min_confidence_q16": self.min_confidence_q16,
+            "min_margin": self.min_margin.hex(),
+            "report": dict(self.report),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FittedPipeline:
+        """The fitted pipeline that `to_dict` wrote."""
+        screen, novelty = data["screen"], data["novelty"]
+        return cls(
+            pipeline=Pipeline.from_dict(data["pipeline"]),
+            classes=tuple(data["classes"]),
+            outputs=data["outputs"],
+            binary_threshold=float.fromhex(data["binary_threshold"]),
+            screen=screen
+            and FittedScreen(
+                screen["threshold"],
+                tuple((low, high) for low, high in screen["guards"]),
+                screen["label"],
+                screen["confidence_q16"],
+            ),
+            novelty=novelty
+            and FittedNovelty(
+                tuple(map(tuple, novelty["mean"])),
+                tuple(map(tuple, novelty["inverse_q16"])),
+                tuple(novelty["limit"]),
+            ),
+            margins=tuple(float.fromhex(m) for m in data["margins"]),
+            confidence_q16=tuple(data["confidence_q16"]),
+            min_confidence_q16=data["min_confidence_q16"],
+            min_margin=float.fromhex(data["min_margin"]),
+            report=data["report"],
+        )
+
+
+def decide(fitted: FittedPipeline, features: Int32, raw_scores: Float64) -> Verdicts:
+    """The verdicts (n,) of scans that keep the contract: features (n, k), raw_scores (n, outputs)."""
+    out = np.zeros(len(features), VERDICT)
+    best, margin = best_and_margin(fitted.classes, raw_scores, fitted.binary_threshold)
+    out["best"], out["margin"], out["rung"] = best, margin, Rung.TREES
+    out["label"] = best
+    if fitted.classes:
+        out["confidence_q16"] = confidence_q16(fitted, margin)
+        unsure = (out["confidence_q16"] < fitted.min_confidence_q16) | ~(margin >= fitted.min_margin)
+        out["reason"][unsure] = Reason.AMBIGUOUS
+    if fitted.novelty is not None:
+        group = np.maximum(best, 0)
+        out["novelty_q8"] = novelty_q8(fitted.novelty, features, group)
+        out["reason"][out["novelty_q8"] > 256] = Reason.NOVEL
+    out["label"][out["reason"] != Reason.OK] = UNKNOWN
+    if fitted.screen is not None:
+        by_screen = screened(fitted.pipeline, fitted.screen, features)
+        answer = (
+            fitted.screen.label,
+            fitted.screen.label,
+            Reason.OK,
+            Rung.SCREEN,
+            fitted.screen.confidence_q16,
+            0,
+            0.0,
+        )
+        out[by_screen] = np.array(answer, VERDICT)
+    return out
+
+
+def best_and_margin(classes: tuple[str, ...], raw_scores: Float64, threshold: float) -> tuple[Int64, Float64]:
+    """The best class (the first of equals) and by how much it is best.
+
+    One output and classes: class 1 above the threshold, else class 0; the margin is the distance from it.
+    No classes: best is UNKNOWN, the margin is the first score itself.
+    """
+    rows = len(raw_scores)
+    first = raw_scores[:, 0]
+    if not classes:
+        return np.full(rows, UNKNOWN, np.int64), first.copy()
+    if raw_scores.shape[1] == 1:
+        above = first > threshold
+        with np.errstate(invalid="ignore"):
+            return above.astype(np.int64), np.where(above, first - threshold, threshold - first)
+    best, top, second = np.zeros(rows, np.int64), first.copy(), np.full(rows, -np.inf)
+    for k in range(1, raw_scores.shape[1]):
+        score = raw_scores[:, k]
+        wins = score > top
+        second = np.where(wins, top, np.where(score > second, score, second))
+        best, top = np.where(wins, k, best), np.where(wins, score, top)
+    with np.errstate(invalid="ignore"):
+        return best, top - second
+
+
+def confidence_q16(fitted: FittedPipeline, margin: Float64) -> Int64:
+    """The calibrated chance that the best class is right: a step table over the margin, NaN lowest."""
+    step = np.searchsorted(np.array(fitted.margins, np.float64), margin, side="right")
+    step = np.where(np.isnan(margin), 0, step)
+    return np.array(fitted.confidence_q16, np.int64)[step]
+
+
+def novelty_score(mean: Int64, inverse_q16: Int64, features: Int32) -> Int64:
+    """Sum of z^2 over the features, z in sixteenths of a standard deviation; mean, inverse (n, k) or (k,)."""
+    distance = np.abs(features.astype(np.int64) - mean)
+    z_q4 = np.minimum(distance * inverse_q16 >> 12, Z_CAP_Q4)
+    score: Int64 = np.sum(z_q4 * z_q4, axis=1, dtype=np.int64)
+    return score
+
+
+def novelty_q8(novelty: FittedNovelty, features: Int32, group: Int64) -> Int64:
+    """The score over the limit of each scan's group, 256 = at the limit, saturated."""
+    mean, inverse = np.array(novelty.mean, np.int64), np.array(novelty.inverse_q16, np.int64)
+    score = novelty_score(mean[group], inverse[group], features)
+    ratio = (score << 8) // np.array(novelty.limit, np.int64)[group]
+    return np.minimum(ratio, NOVELTY_MAX)
+
+
+def screened(pipeline: Pipeline, fitted: FittedScreen, features: Int32) -> Bools:
+    """Which scans the screen answers."""
+    assert pipeline.screen is not None, "a fitted screen has a declaration"
+    answered: Bools = features[:, pipeline.column(pipeline.screen.feature)] < fitted.threshold
+    for name, (low, high) in zip(pipeline.screen.guards, fitted.guards, strict=True):
+        value = features[:, pipeline.column(name)]
+        answered &= (value >= low) & (value <= high)
+    return answered

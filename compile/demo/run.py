@@ -1,0 +1,194 @@
+"""The demo: the whole path on recordings that training never saw.
+
+    shipped model -> bundle -> scanner on a pseudo-terminal -> edge-runtime run -> verdicts, latency, energy
+
+Everything runs as its user would run it: the rig and the loop are processes of their own, joined by a real
+pseudo-terminal. Accuracy and latency are told from outside: each verdict is tied by the CRC of its sweep to the
+recording it came from, and to the moment the rig had written the sweep's last byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from compile.build import build
+from compile.features import features_to_npz
+from compile.pipeline import Pipeline
+from edge_runtime import console
+from edge_runtime.errors import EdgeError
+from edge_runtime.recording import Recording, Row, Split
+
+HERE = Path(__file__).parent
+RECORDINGS, MODEL, PIPELINE = HERE / "recordings.scans", HERE / "trees.txt", HERE / "pipeline.toml"
+
+
+class Answer(NamedTuple):
+    """One verdict and the truth about it. latency_us: from the sweep's last byte to the journaled verdict."""
+
+    row: Row
+    label: str
+    latency_us: int
+
+
+def build_demo(folder: Path, targets: Sequence[str] = ("host", "aarch64", "armv7")) -> Path:
+    """Build the shipped model into a bundle in `folder`; its path."""
+    data = folder / "demo.npz"
+    features_to_npz(Recording.open(RECORDINGS), Pipeline.load(PIPELINE), data)
+    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=targets)
+    bundle.save(folder / "demo.edge")
+    return folder / "demo.edge"
+
+
+@contextmanager
+def rig(recording: Path, rate_hz: float, log: Path, splits: str) -> Iterator[str]:
+    """A scanner's stand-in in a process of its own; its port."""
+    command = [sys.executable, "-m", "edge_runtime.cli", "rig", "rf-explorer"]
+    options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log), "--splits", splits]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        if not port:
+            raise EdgeError(f"demo: the rig ended with code {process.wait()} before it gave a port")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -> dict[str, Any]:
+    """Run the loop on `scans` sweeps of the held-out recordings; its summary, with accuracy and latency."""
+    log, verdicts = folder / "rig.log", folder / "verdicts.jsonl"
+    with rig(RECORDINGS, rate_hz, log, "test,unknown") as port:
+        command = [sys.executable, "-m", "edge_runtime.cli", "run", "--json", "--profile", profile]
+        options = ["--bundle", str(bundle), "--port", port, "--scans", str(scans)]
+        files = ["--journal", str(folder / "journal"), "--verdicts", str(verdicts)]
+        loop = subprocess.Popen([*command, *options, *files], stdout=subprocess.PIPE, text=True)
+        with progress_bar(scans) as advance:
+            while loop.poll() is None:
+                time.sleep(0.2)
+                advance(verdicts.read_bytes().count(b"\n") if verdicts.exists() else 0)
+        assert loop.stdout is not None
+        if loop.returncode:
+            raise EdgeError(f"demo: the loop ended with code {loop.returncode}")
+        summary: dict[str, Any] = json.loads(loop.stdout.read())
+    answers = list(join(Recording.open(RECORDINGS), verdicts, log))
+    return summary | judge(answers, Recording.open(RECORDINGS).labels)
+
+
+def join(recording: Recording, verdicts: Path, log: Path) -> Iterator[Answer]:
+    """Tie each verdict to its sweep and to the moment the rig had written the sweep's last byte."""
+    powers = {
+        crc32(row.codes): crc32(array("h", [-50 * code for code in row.codes])) for row in recording.rows
+    }
+    rows = {powers[crc32(row.codes)]: row for row in recording.rows}
+    written: dict[int, list[int]] = {}
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        written.setdefault(powers[entry["codes_crc32"]], []).append(entry["written_us"])
+    for line in verdicts.read_text().splitlines():
+        verdict = json.loads(line)
+        crc, done = verdict["scan_crc32"], verdict["journaled_us"]
+        sent = max(us for us in written[crc] if us <= done)
+        yield Answer(rows[crc], verdict["label"], done - sent)
+
+
+def judge(answers: Sequence[Answer], labels: Sequence[str]) -> dict[str, Any]:
+    """Accuracy on the classes, and how often kinds that are no class were answered UNKNOWN."""
+    known = [a for a in answers if a.row.split is Split.TEST]
+    strange = [a for a in answers if a.row.split is Split.UNKNOWN]
+    right = sum(a.label == labels[a.row.label] for a in known)
+    answered = sum(a.label != "UNKNOWN" for a in known)
+    latencies = sorted(a.latency_us for a in answers)
+    return {
+        "accuracy": right / len(known),
+        "accuracy_interval_95": wilson(right, len(known)),
+        "accuracy_where_answered": right / answered if answered else None,
+        "accuracy_scans": len(known),
+        "accuracy_recordings": len({a.row.capture for a in known}),
+        "unknown_kinds_scans": len(strange),
+        "unknown_kinds_answered_unknown": sum(a.label == "UNKNOWN" for a in strange) / max(1, len(strange)),
+        "latency_ms": {
+            "p50": latencies[len(latencies) // 2] / 1000,
+            "p99": latencies[math.ceil(0.99 * len(latencies)) - 1] / 1000,
+            "max": latencies[-1] / 1000,
+        },
+    }
+
+
+def wilson(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share (E. B. Wilson, JASA 22, 1927)."""
+    share, shrink = right / of, 1 / (1 + z * z / of)
+    middle = shrink * (share + z * z / (2 * of))
+    half = shrink * z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return middle - half, middle + half
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Any]:
+    """A bar on standard error; a plain line at the end where that is no terminal."""
+    live = sys.stderr.isatty()
+
+    def advance(done: int) -> None:
+        if live:
+            filled = 40 * min(done, total) // total
+            print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {done}/{total} scans", end="", file=sys.stderr)
+
+    yield advance
+    advance(total)
+    print("" if live else f"{total} scans played", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; the process's exit code."""
+    parser = console.Parser(prog="scripts/demo", description="The whole path on shipped recordings.")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    parser.add_argument("--scans", type=int, default=600, help="sweeps to play (%(default)s)")
+    parser.add_argument("--rate", type=float, default=40.0, help="sweeps a second (%(default)s)")
+    parser.add_argument("--profile", default="zero2w", help="the board's profile (%(default)s)")
+    parser.set_defaults(run=_run)
+    return console.main(parser, arguments)
+
+
+def _run(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="edge-demo-") as name:
+        folder = Path(name)
+        print("building the bundle: features, C, three targets, parity under emulation", file=sys.stderr)
+        bundle = build_demo(folder)
+        summary = play(bundle, folder, args.scans, args.rate, args.profile)
+    if args.json:
+        console.print_json(summary)
+    else:
+        print("\n".join(lines(summary)))
+
+
+def lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The result for people."""
+    from edge_runtime.mission import summary_lines  # noqa: PLC0415 (not needed for --json)
+
+    low, high = summary["accuracy_interval_95"]
+    yield from summary_lines(summary)
+    yield (
+        f"accuracy   {summary['accuracy']:.3f} ({low:.3f} to {high:.3f}) on {summary['accuracy_scans']} sweeps of "
+        f"{summary['accuracy_recordings']} recordings that training never saw"
+    )
+    yield (
+        f"strangers  {100 * summary['unknown_kinds_answered_unknown']:.0f} % of {summary['unknown_kinds_scans']} "
+        f"sweeps of kinds that are no class were answered UNKNOWN"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The C of the rungs, screen to decision; bit for bit what compile/decide.py says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compile.decide import NOVELTY_MAX, Z_CAP_Q4, FittedNovelty, FittedPipeline
+from compile.emit.pipeline import features_c
+
+
+def pipeline_c(fitted: FittedPipeline) -> str:
+    """The C of the whole pipeline.
+
+    It follows the model's `static void edge_trees_i32(const int32_t *features, double *raw_scores)` in the
+    same file, after `edge_model.h` and `edge_features.h`.
+
+    Exports edge_features, edge_infer, edge_screen.
+    """
+    parts = [
+        features_c(fitted.pipeline),
+        _screen(fitted),
+        _best(fitted),
+        _confidence(fitted),
+        _novelty(fitted.novelty) if fitted.novelty is not None else "",
+        _decide(fitted),
+        _EXPORTS,
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _screen(fitted: FittedPipeline) -> str:
+    lines = [
+        "/* The screen: 1 where it has the answer. */",
+        "static inline int edge_screen_answers(const int32_t *features, edge_verdict *out)",
+        "{",
+    ]
+    declared, numbers = fitted.pipeline.screen, fitted.screen
+    if declared is None or numbers is None:
+        return "\n".join([*lines, "    (void)features, (void)out;", "    return 0;", "}", ""])
+    column = fitted.pipeline.column
+    lines += [f"    if (features[{column(declared.feature)}] >= ({numbers.threshold}))", "        return 0;"]
+    for name, (low, high) in zip(declared.guards, numbers.guards, strict=True):
+        at = f"features[{column(name)}]"
+        lines += [f"    if ({at} < ({low}) || {at} > ({high})) /* {name} */", "        return 0;"]
+    lines += [
+        f"    out->label = {numbers.label};",
+        f"    out->best = {numbers.label};",
+        "    out->rung = EDGE_RUNG_SCREEN;",
+        f"    out->confidence_q16 = {numbers.confidence_q16}u;",
+        "    return 1;",
+    ]
+    return "\n".join([*lines, "}", ""])
+
+
+def _best(fitted: FittedPipeline) -> str:
+    head = [
+        "/* The best class, the first of equals, and by how much it is best. */",
+        "static inline int32_t edge_best(const double *scores, double *margin)",
+        "{",
+    ]
+    if not fitted.classes:
+        body = ["    *margin = scores[0];", "    return EDGE_UNKNOWN;"]
+    elif fitted.outputs == 1:
+        threshold = fitted.binary_threshold.hex()
+        body = [
+            f"    int32_t above = scores[0] > {threshold};",
+            f"    *margin = above ? scores[0] - {threshold} : {threshold} - scores[0];",
+            "    return above;",
+        ]
+    else:
+        body = [
+            "    int32_t best = 0;",
+            "    double top = scores[0], second = -__builtin_inf();",
+            "    for (int32_t k = 1; k < EDGE_OUTPUTS; k++) {",
+            "        if (scores[k] > top) {",
+            "            second = top;",
+            "            top = scores[k];",
+            "            best = k;",
+            "        } else if (scores[k] > second) {",
+            "            second = scores[k];",
+            "        }",
+            "    }",
+            "    *margin = top - second;",
+            "    return best;",
+        ]
+    return "\n".join([*head, *body, "}", ""])
+
+
+def _confidence(fitted: FittedPipeline) -> str:
+    head = [
+        "/* The calibrated chance that the best class is right: a step table over the margin. */",
+        "static inline uint32_t edge_confidence_q16(double margin)",
+        "{",
+    ]
+    steps = len(fitted.margins)
+    if steps == 0:
+        body = ["    (void)margin;", f"    return {fitted.confidence_q16[0]}u;"]
+    else:
+        body = [
+            f"    static const double from[] = {{{', '.join(m.hex() for m in fitted.margins)}}};",
+            f"    static const uint32_t chance_q16[] = {{{_numbers(fitted.confidence_q16)}}};",
+            "    uint32_t step = 0;",
+            f"    while (step < {steps} && margin >= from[step])",
+            "        step++;",
+            "    return chance_q16[step];",
+        ]
+    return "\n".join([*head, *body, "}", ""])
+
+
+def _novelty(novelty: FittedNovelty) -> str:
+    def table(rows: Sequence[Sequence[int]]) -> list[str]:
+        return [f"    {{{_numbers(row)}}}," for row in rows]
+
+    return "\n".join(
+        [
+            "/* Distance to the class over its limit: the sum of the squared z-scores, in sixteenths. */",
+            "static const int32_t edge_class_mean[][EDGE_FEATURES] = {",
+            *table(novelty.mean),
+            "};",
+            "static const uint32_t edge_class_inverse_q16[][EDGE_FEATURES] = {",
+            *table(novelty.inverse_q16),
+            "};",
+            f"static const uint32_t edge_class_limit[] = {{{_numbers(novelty.limit)}}};",
+            "",
+            "static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)",
+            "{",
+            "    uint32_t score = 0;",
+            "    for (uint32_t k = 0; k < EDGE_FEATURES; k++) {",
+            "        uint32_t distance = (uint32_t)edge_abs(features[k] - edge_class_mean[group][k]);",
+            "        uint64_t z_q4 = edge_mul32(distance, edge_class_inverse_q16[group][k]) >> 12;",
+            f"        uint32_t z = z_q4 > {Z_CAP_Q4}u ? {Z_CAP_Q4}u : (uint32_t)z_q4;",
+            "        score += z * z;",
+            "    }",
+            "    return edge_ratio(score, edge_class_limit[group], 8);",
+            "}",
+            "",
+        ]
+    )
+
+
+def _decide(fitted: FittedPipeline) -> str:
+    lines = [
+        "/* The model's answer, or why there is none. */",
+        "static inline void edge_decide(const int32_t *features, const double *scores, edge_verdict *out)",
+        "{",
+        "    out->best = edge_best(scores, &out->margin);",
+        "    out->rung = EDGE_RUNG_TREES;",
+    ]
+    if fitted.classes:
+        low, narrow = fitted.min_confidence_q16, fitted.min_margin.hex()
+        unsure = f"out->confidence_q16 < {low}u || !(out->margin >= {narrow})"
+        lines += [
+            "    out->confidence_q16 = edge_confidence_q16(out->margin);",
+            f"    if ({unsure})",
+            "        out->reason = EDGE_AMBIGUOUS;",
+        ]
+    if fitted.novelty is not None:
+        group = "(uint32_t)out->best" if fitted.classes else "0"
+        lines += [
+            f"    out->novelty_q8 = edge_novelty_q8(features, {group});",
+            "    if (out->novelty_q8 > 256u)",
+            "        out->reason = EDGE_NOVEL;",
+        ]
+    else:
+        lines.append("    (void)features;")
+    lines += ["    if (out->reason == EDGE_OK)", "        out->label = out->best;", "}", ""]
+    return "\n".join(lines)
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+_EXPORTS = """\
+/* The contract and the screen: a reason code, or EDGE_OK and whether the screen answered. */
+static inline int edge_first_rung(struct edge_work *w, const int16_t *power_cdbm, uint32_t points,
+                                  int32_t *features, edge_verdict *out, int *answered)
+{
+    const edge_verdict none = {EDGE_UNKNOWN, EDGE_UNKNOWN, EDGE_OK, EDGE_RUNG_NONE, 0, 0, 0.0};
+    *out = none;
+    *answered = 0;
+    out->reason = (uint32_t)edge_check(w, power_cdbm, points);
+    if (out->reason == EDGE_OK) {
+        edge_screen_features(w, features);
+        *answered = edge_screen_answers(features, out);
+    }
+    return (int)out->reason;
+}
+
+EDGE_API int edge_screen(const int16_t *power_cdbm, uint32_t points, edge_verdict *out)
+{
+    struct edge_work w;
+    int32_t features[EDGE_FEATURES];
+    int answered;
+    return edge_first_rung(&w, power_cdbm, points, features, out, &answered);
+}
+
+EDGE_API int edge_infer(const int16_t *power_cdbm, uint32_t points, edge_verdict *out)
+{
+    struct edge_work w;
+    int32_t features[EDGE_FEATURES];
+    double scores[EDGE_OUTPUTS];
+    int answered, reason = edge_first_rung(&w, power_cdbm, points, features, out, &answered);
+    if (reason != EDGE_OK || answered)
+        return reason;
+    edge_more_features(&w, features);
+    edge_trees_i32(features, scores);
+    edge_decide(features, scores, out);
+    return EDGE_OK;
+}
+"""
+assert NOVELTY_MAX == 0xFFFFFF, "edge_ratio saturates there"

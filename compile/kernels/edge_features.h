@@ -1,0 +1,249 @@
+/* The feature kernels: each gives one int32 with |value| < 2^24, from what edge_sweep.h computed.
+ * Powers and their differences are in hundredths of a dB, positions and widths in points; a suffix _q4, _q8 or _q10
+ * says how many fraction bits a ratio carries. Beyond the ends of the sweep the power is taken to be the floor. */
+#ifndef EDGE_FEATURES_H
+#define EDGE_FEATURES_H
+
+#include "edge_sweep.h"
+
+/* floor(standard deviation). */
+static inline int32_t edge_std(const struct edge_sweep *s)
+{
+    return (int32_t)edge_sqrt32((uint32_t)edge_div64(s->square, s->points));
+}
+
+/* Deviation from the mean in units of 0.64 dB, rounded, held within +-127: small enough for exact sums of powers. */
+static inline int32_t edge_unit(const struct edge_sweep *s, uint32_t at)
+{
+    int32_t u = (int32_t)((uint32_t)(s->power[at] - s->mean + 65536 + 32) >> 6) - 1024;
+    return edge_max(edge_min(u, 127), -127);
+}
+
+/* Sum of the squares of the units, at most 127^2 * 4096 < 2^26. */
+static inline uint32_t edge_unit_square(const struct edge_sweep *s)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < s->points; i++) {
+        int32_t u = edge_unit(s, i);
+        sum += (uint32_t)(u * u);
+    }
+    return sum;
+}
+
+/* m3 / m2^1.5 of the units, 8 fraction bits, towards zero; 0 where m2 is. */
+static inline int32_t edge_skew_q8(const struct edge_sweep *s)
+{
+    uint32_t square = edge_unit_square(s);
+    int64_t cube = 0;
+    for (uint32_t i = 0; i < s->points; i++) {
+        int32_t u = edge_unit(s, i);
+        cube += u * u * u;
+    }
+    uint32_t sigma_q8 = edge_sqrt32((uint32_t)edge_div64((uint64_t)square << 16, s->points));
+    if (sigma_q8 == 0)
+        return 0;
+    uint64_t size = cube < 0 ? (uint64_t)-cube : (uint64_t)cube;
+    uint64_t m3_q8 = edge_div64(size << 8, s->points);
+    uint64_t skew = edge_div64(m3_q8 << 24, edge_mul32(sigma_q8 * sigma_q8, sigma_q8));
+    int32_t held = skew > 0xffffffu ? 0xffffff : (int32_t)skew;
+    return cube < 0 ? -held : held;
+}
+
+/* m4 / m2^2 of the units, 8 fraction bits, rounded down; 0 where m2 is. */
+static inline int32_t edge_kurtosis_q8(const struct edge_sweep *s)
+{
+    uint64_t fourth = 0;
+    for (uint32_t i = 0; i < s->points; i++) {
+        int32_t u = edge_unit(s, i);
+        uint32_t square = (uint32_t)(u * u);
+        fourth += square * square;
+    }
+    uint32_t m2_q8 = (uint32_t)edge_div64((uint64_t)edge_unit_square(s) << 8, s->points);
+    if (m2_q8 == 0)
+        return 0;
+    uint64_t m4_q8 = edge_div64(fourth << 8, s->points);
+    uint64_t kurtosis = edge_div64(m4_q8 << 16, edge_mul32(m2_q8, m2_q8));
+    return kurtosis > 0xffffffu ? 0xffffff : (int32_t)kurtosis;
+}
+
+/* Mean |x[i + lag] - x[i]| over from <= i, i + lag <= to, with x the power but at least `base`; 4 fraction bits;
+ * 0 where there is no such pair. */
+static inline int32_t edge_texture_q4(const struct edge_sweep *s, uint32_t from, uint32_t to, uint32_t lag, int32_t base)
+{
+    uint32_t sum = 0;
+    if (to - from < lag)
+        return 0;
+    for (uint32_t i = from; i + lag <= to; i++)
+        sum += (uint32_t)edge_abs(edge_max(s->power[i + lag], base) - edge_max(s->power[i], base));
+    return (int32_t)edge_ratio(sum, to - from - lag + 1, 4);
+}
+
+static inline int32_t edge_roughness_q4(const struct edge_sweep *s, uint32_t lag, int32_t base)
+{
+    return edge_texture_q4(s, 0, s->points - 1, lag, base);
+}
+
+/* The same within +-radius points of the peak. */
+static inline int32_t edge_ripple_q4(const struct edge_sweep *s, uint32_t radius, uint32_t lag, int32_t base)
+{
+    return edge_texture_q4(s, s->peak_at - edge_reach_left(s, radius), s->peak_at + edge_reach_right(s, radius), lag, base);
+}
+
+/* How many points are at `level` or above. */
+static inline int32_t edge_occupancy(const struct edge_sweep *s, int32_t level)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->points; i++)
+        count += s->power[i] >= level;
+    return (int32_t)count;
+}
+
+/* How many unbroken runs of points are at `level` or above. */
+static inline int32_t edge_runs(const struct edge_sweep *s, int32_t level)
+{
+    uint32_t count = s->power[0] >= level;
+    for (uint32_t i = 1; i < s->points; i++)
+        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i - 1] < level);
+    return (int32_t)count;
+}
+
+/* How many inner points are at `level` or above, above the point before and not below the point after. */
+static inline int32_t edge_local_maxima(const struct edge_sweep *s, int32_t level)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 1; i + 1 < s->points; i++)
+        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i] > s->power[i - 1]) &
+                 (uint32_t)(s->power[i] >= s->power[i + 1]);
+    return (int32_t)count;
+}
+
+/* Points from the first to the last that is at `level` or above, both counted; 0 where there is none. */
+static inline int32_t edge_extent(const struct edge_sweep *s, int32_t level)
+{
+    uint32_t first = 0, last = s->points;
+    while (first < s->points && s->power[first] < level)
+        first++;
+    while (last > first && s->power[last - 1] < level)
+        last--;
+    return (int32_t)(last - first);
+}
+
+/* The power `offset` points below or above the peak. */
+static inline int32_t edge_left(const struct edge_sweep *s, uint32_t offset)
+{
+    return s->peak_at >= offset ? s->power[s->peak_at - offset] : s->floor;
+}
+
+static inline int32_t edge_right(const struct edge_sweep *s, uint32_t offset)
+{
+    return s->peak_at + offset < s->points ? s->power[s->peak_at + offset] : s->floor;
+}
+
+/* Mean power over the floor of the points `from` .. `to` below or above the peak, towards zero. */
+static inline int32_t edge_mean_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    int32_t sum = 0;
+    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
+        sum += s->power[s->peak_at - d] - s->floor;
+    return edge_div32s(sum, to - from + 1);
+}
+
+static inline int32_t edge_mean_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    int32_t sum = 0;
+    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
+        sum += s->power[s->peak_at + d] - s->floor;
+    return edge_div32s(sum, to - from + 1);
+}
+
+/* Highest power over the floor of the points `from` .. `to` below or above the peak; 0 where there are none. */
+static inline int32_t edge_max_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    int32_t high = INT16_MIN;
+    if (from > s->peak_at)
+        return 0;
+    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
+        high = edge_max(high, s->power[s->peak_at - d]);
+    return high - s->floor;
+}
+
+static inline int32_t edge_max_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    int32_t high = INT16_MIN;
+    if (s->peak_at + from >= s->points)
+        return 0;
+    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
+        high = edge_max(high, s->power[s->peak_at + d]);
+    return high - s->floor;
+}
+
+/* Mean |right - left| of the points 1 .. radius beside the peak. */
+static inline int32_t edge_symmetry(const struct edge_sweep *s, uint32_t radius)
+{
+    uint32_t sum = 0;
+    for (uint32_t d = 1; d <= radius; d++)
+        sum += (uint32_t)edge_abs(edge_right(s, d) - edge_left(s, d));
+    return (int32_t)edge_div32(sum, radius);
+}
+
+/* Centre of the excess in points from the peak, positive above it. */
+static inline int32_t edge_centroid_q4(const struct edge_lobe *lobe)
+{
+    uint32_t area = lobe->top + lobe->area_left + lobe->area_right;
+    if (area == 0)
+        return 0;
+    if (lobe->moment_right >= lobe->moment_left)
+        return (int32_t)edge_ratio(lobe->moment_right - lobe->moment_left, area, 4);
+    return -(int32_t)edge_ratio(lobe->moment_left - lobe->moment_right, area, 4);
+}
+
+/* Mean distance of the excess from the peak, in points. */
+static inline int32_t edge_spread_q4(const struct edge_lobe *lobe)
+{
+    uint32_t area = lobe->top + lobe->area_left + lobe->area_right;
+    return area == 0 ? 0 : (int32_t)edge_ratio(lobe->moment_left + lobe->moment_right, area, 4);
+}
+
+/* (right - left) / all of the excess. */
+static inline int32_t edge_asymmetry_q10(const struct edge_lobe *lobe)
+{
+    uint32_t area = lobe->top + lobe->area_left + lobe->area_right;
+    if (area == 0)
+        return 0;
+    if (lobe->area_right >= lobe->area_left)
+        return (int32_t)edge_ratio(lobe->area_right - lobe->area_left, area, 10);
+    return -(int32_t)edge_ratio(lobe->area_left - lobe->area_right, area, 10);
+}
+
+/* Mean excess of the window's 2 * radius + 1 points. */
+static inline int32_t edge_area(const struct edge_lobe *lobe, uint32_t radius)
+{
+    return (int32_t)edge_div32(lobe->top + lobe->area_left + lobe->area_right, 2 * radius + 1);
+}
+
+/* Distance of the second peak from the first; 0 where there is none. */
+static inline int32_t edge_second_offset(const struct edge_sweep *s, uint32_t second)
+{
+    return second == 0 ? 0 : edge_abs((int32_t)edge_key_at(second) - (int32_t)s->peak_at);
+}
+
+/* How far the second peak lies below the first; its height over the floor where there is none. */
+static inline int32_t edge_second_drop(const struct edge_sweep *s, uint32_t second)
+{
+    return s->peak - (second == 0 ? s->floor : edge_key_power(second));
+}
+
+/* How deep the lowest point between the two peaks lies below the second; 0 where there is none. */
+static inline int32_t edge_second_valley(const struct edge_sweep *s, uint32_t second)
+{
+    if (second == 0)
+        return 0;
+    uint32_t at = edge_key_at(second), from = at < s->peak_at ? at : s->peak_at;
+    uint32_t to = at < s->peak_at ? s->peak_at : at;
+    int32_t low = INT32_MAX;
+    for (uint32_t i = from; i <= to; i++)
+        low = edge_min(low, s->power[i]);
+    return edge_key_power(second) - low;
+}
+
+#endif

@@ -1,0 +1,178 @@
+"""`edge-runtime run`: everything the loop needs, opened in order, and the summary at its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import IO, Any
+
+import hw_profiles
+from edge_runtime import console, render, scanners
+from edge_runtime.bundle import Bundle
+from edge_runtime.engines import open_engine
+from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
+from edge_runtime.loop import Loop
+from edge_runtime.power.figures import headline
+from edge_runtime.power.modelled import ModelledMeter, loop_work
+from edge_runtime.reasons import Reason
+from edge_runtime.source import Source
+from edge_runtime.statistics import Statistics
+from edge_runtime.verdict import Rung
+
+
+def monotonic_us() -> int:
+    """The one clock: microseconds, monotonic, shared by every process of this machine."""
+    return time.monotonic_ns() // 1000
+
+
+def run(args: Namespace) -> int:
+    """Open bundle, profiles, journal and port; run the loop; print the summary."""
+    bundle = Bundle.open(args.bundle)
+    scanner = scanners.make(args.scanner, bundle.axis)
+    mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
+    engine, why_baseline = open_engine(bundle)
+    if why_baseline:
+        print(f"edge-runtime: answering with the baseline only: {why_baseline}", file=sys.stderr)
+    meter = ModelledMeter(
+        mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
+    )
+    with ExitStack() as stack:
+        source = stack.enter_context(Source(args.port, scanner, monotonic_us))
+        journal = JournalWriter(args.journal)
+        stack.callback(journal.close)
+        reporter = stack.enter_context(Reporter.open(bundle, args))
+        journal.append_json(Kind.RUN, _preamble(bundle, args))
+        loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
+        with stopped_by_signals(source.stop):
+            loop.run(source, args.scans)
+        summary = summarise(loop.statistics)
+        if meter.scans:
+            each_uj = meter.scans_uj.scaled(1 / meter.scans)
+            summary |= headline(each_uj, meter.source, mission).to_json()
+        journal.append_json(Kind.END, summary)
+    if args.json:
+        console.print_json(summary)
+    else:
+        print("\n".join(summary_lines(summary)))
+    return 0
+
+
+def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
+    """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
+    cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
+    return {Rung[name]: count for name, count in cost.get("instructions_by_rung", {}).items()}
+
+
+def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:
+    return {
+        "bundle": bundle.sha256,
+        "classes": list(bundle.classes),
+        "scanner": args.scanner,
+        "profile": args.profile,
+        "port": args.port,
+        "monotonic_us": monotonic_us(),
+        "unix_us": time.time_ns() // 1000,
+    }
+
+
+@contextmanager
+def stopped_by_signals(stop: Any) -> Iterator[None]:
+    """Call `stop` on Ctrl-C and SIGTERM while the block runs, so that it ends in order."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class Reporter:
+    """Prints verdicts once they are journaled: lines for people, JSON lines for programs, or nothing."""
+
+    def __init__(self, bundle: Bundle, lines: IO[str] | None, rows: IO[str] | None) -> None:
+        self._classes = list(bundle.classes)
+        self._lines = lines
+        self._rows = rows
+
+    @classmethod
+    @contextmanager
+    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter]:
+        """A reporter as the command line asks for. Raises BadInput where its file cannot be written."""
+        lines = None if args.json or args.quiet else sys.stdout
+        with console.output(args.verdicts) as rows:
+            yield cls(bundle, lines, rows)
+
+    def __call__(self, record: VerdictRecord, journaled_us: int) -> None:
+        """Report one verdict; `journaled_us` is when its record was in the journal."""
+        if self._lines is None and self._rows is None:
+            return
+        row = render.verdict_row(record, self._classes)
+        if self._lines is not None:
+            print(render.verdict_line(row), file=self._lines, flush=True)
+        if self._rows is not None:
+            print(json.dumps(row | {"journaled_us": journaled_us}), file=self._rows, flush=True)
+
+
+def summarise(statistics: Statistics) -> dict[str, Any]:
+    """What a run saw, as one JSON-able document."""
+    latency = statistics.latency_us
+    return {
+        "scans": statistics.scans,
+        "class_counts": statistics.class_counts,
+        "unknown_rate": statistics.unknown_rate,
+        "unknown_reasons": _by_name(statistics.unknown, Reason),
+        "refused": _by_name(statistics.refused, Reason),
+        "rungs": _by_name(statistics.rungs, Rung),
+        "events": _by_name(statistics.happened, Reason),
+        "latency_ms": {
+            "p50": latency.quantile(0.5) / 1000,
+            "p99": latency.quantile(0.99) / 1000,
+            "max": latency.max / 1000,
+        },
+    }
+
+
+def _by_name(counts: dict[int, int], names: Any) -> dict[str, int]:
+    return {names(code).name: count for code, count in sorted(counts.items())}
+
+
+def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """The summary for people."""
+    yield f"scans      {summary['scans']}"
+    for name, count in summary["class_counts"].items():
+        if count:
+            yield f"  {name:<24} {count}"
+    yield f"unknown    {100 * summary['unknown_rate']:.1f} %"
+    for key in ("refused", "events"):
+        if summary[key]:
+            yield f"{key:<10} " + ", ".join(f"{n} {c}" for n, c in summary[key].items())
+    latency = summary["latency_ms"]
+    yield f"latency    p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, max {latency['max']:.2f} ms"
+    if "energy_source" in summary:
+        yield from _energy_lines(summary)
+
+
+def _energy_lines(summary: dict[str, Any]) -> Iterator[str]:
+    def interval(key: str, scale: float, unit: str) -> str:
+        low, high = summary[f"{key}_interval"]
+        upper = "unknown" if high is None else f"{high * scale:.3g}"
+        return f"{low * scale:.3g} to {upper} {unit}"
+
+    source = summary["energy_source"]
+    yield f"energy     {interval('energy_uj_per_inference', 1, 'uJ')} per inference ({source})"
+    yield f"           {interval('mah_per_inference', 1e6, 'nAh')} per inference at the battery"
+    yield (
+        f"battery    {interval('battery_share', 100, '%')} of it goes to inference, at "
+        f"{interval('scan_hz', 1, 'scans a second')}"
+    )
+    yield f"idle floor {interval('idle_floor_mw', 1, 'mW')}, with or without the model"

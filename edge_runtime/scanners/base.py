@@ -1,0 +1,152 @@
+"""What every scanner is to the loop: bytes in, events out, commands back. No I/O, no clock, no threads.
+
+A scanner is one object that holds the state of one conversation. `feed` takes whatever bytes arrived, in
+pieces of any size, and gives the events they complete; pieces of another size give the same events. Bytes
+that belong to no frame never raise: they are counted in a Damage, and the decoder finds the next frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Flag, auto
+from typing import NamedTuple
+
+from edge_runtime.errors import BadInput
+from edge_runtime.reasons import Reason
+from edge_runtime.scan import Axis, Scan
+
+
+class Can(Flag):
+    """What a scanner can do on command."""
+
+    NOTHING = 0
+    CONFIGURE = auto()
+    PAUSE = auto()  # and resume
+    SLEEP = auto()  # and wake
+    BATTERY = auto()
+
+
+class Damage(NamedTuple):
+    """What was lost: `size` bytes (for SKIPPED and OVERRUN: scans), and why."""
+
+    reason: Reason
+    size: int
+
+
+class Configuration(NamedTuple):
+    """What the scanner says it sweeps, read back and not assumed. `text` is its own wording."""
+
+    axis: Axis
+    text: str
+
+
+class Identity(NamedTuple):
+    """What the scanner says it is; an empty text where it has not said so (yet)."""
+
+    model: str = ""
+    firmware: str = ""
+    serial: str = ""
+
+
+class Battery(NamedTuple):
+    """The scanner's own battery, millivolts."""
+
+    millivolts: int
+
+
+class Send(NamedTuple):
+    """Bytes that the protocol wants written to the scanner now. The port does so; the loop never sees it."""
+
+    data: bytes
+
+
+Heard = Scan | Damage | Configuration | Identity | Battery | Send
+"""What a decoder gives."""
+
+
+class Scanner:
+    """One scanner's protocol: decoder and commands.
+
+    name: as `--scanner` takes it. baud: the usual speed of its port. can: its commands.
+    silent_us: longest time between two frames before the link counts as silent.
+    terminator: the byte that ends every frame, so that the port may sleep until it arrives; -1 where frames
+        have none.
+    frame_bytes: the size of the frames that come now, 0 where that is not known.
+    """
+
+    name = ""
+    baud = 115_200
+    can = Can.NOTHING
+    silent_us = 10_000_000
+    terminator = -1
+    frame_bytes = 0
+
+    def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
+        """Take bytes that arrived until `now_us`, give the events that they complete."""
+        raise NotImplementedError
+
+    def missing(self) -> int:
+        """Bytes that the frame begun last still lacks; 0 between frames, or where that cannot be known."""
+        return 0
+
+    def reset(self) -> None:
+        """Forget what is half received: the port was closed and opened again."""
+        raise NotImplementedError
+
+    def start(self) -> bytes:
+        """What to write to a port just opened, so that the scanner says what it is and begins to sweep."""
+        return b""
+
+    def configure(self, axis: Axis) -> bytes:
+        """Ask for other frequencies; a Configuration tells what came of it."""
+        raise self._cannot("be configured")
+
+    def pause(self) -> bytes:
+        """Stop sweeping; `resume` goes on."""
+        raise self._cannot("pause")
+
+    def resume(self) -> bytes:
+        """Sweep again after `pause`."""
+        raise self._cannot("pause")
+
+    def sleep(self) -> bytes:
+        """Save what can be saved without a loss of the port; `wake` goes on."""
+        raise self._cannot("sleep")
+
+    def wake(self) -> bytes:
+        """Come back after `sleep`."""
+        raise self._cannot("sleep")
+
+    def battery(self) -> bytes:
+        """Ask for the battery's voltage; a Battery answers."""
+        raise self._cannot("tell its battery's voltage")
+
+    def _cannot(self, what: str) -> BadInput:
+        return BadInput(f"scanner {self.name}: cannot {what}; choose a scanner that can, or leave that out")
+
+
+RUN_LIMIT = 4096
+"""Damage is reported at the latest after so many bytes, so that endless garbage is seen while it lasts."""
+
+
+class Loss:
+    """Counts the bytes of one run of damage, from the first bad byte to the next good frame."""
+
+    def __init__(self) -> None:
+        self.reason = Reason.GARBAGE
+        self.size = 0
+
+    def add(self, size: int, reason: Reason, into: list[Heard]) -> None:
+        """Count `size` bytes. A run keeps the reason that began it; long runs are reported in pieces."""
+        if not self.size:
+            self.reason = reason
+        self.size += size
+        while self.size >= RUN_LIMIT:
+            into.append(Damage(self.reason, RUN_LIMIT))
+            self.size -= RUN_LIMIT
+
+    def flush(self, into: list[Heard]) -> None:
+        """A good frame follows: report what was lost before it."""
+        if self.size:
+            into.append(Damage(self.reason, self.size))
+            self.size = 0

@@ -1,0 +1,243 @@
+"""A source of scans: a scanner on a port that may fall silent, be unplugged, and come back."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Iterator, Sequence
+
+from edge_runtime.errors import HardwareUnavailable
+from edge_runtime.port import Gone, Port
+from edge_runtime.reasons import Reason
+from edge_runtime.scan import Axis, Happening, Scan
+from edge_runtime.scanners import make
+from edge_runtime.scanners.base import Battery, Configuration, Damage, Heard, Identity, Scanner, Send
+
+FIRST_WAIT_MS, LONGEST_WAIT_MS = 100, 5_000
+"""Back-off between attempts to open a port that is gone."""
+BEHIND_US = 200
+"""Data that are there so soon after the loop came back were waiting for it: the loop is behind."""
+QUEUE = 8
+"""Scans kept when the loop is behind; older ones are dropped and counted."""
+CATCH_UP_READS = 64
+SILENCES = 3
+"""So many times a silent scanner is asked again before its port is opened anew."""
+NEVER = -1
+COUNTED_IN_SCANS = (Reason.SKIPPED, Reason.OVERRUN)
+
+
+def open_source(url: str, scanner: str, axis: Axis | None, clock: Callable[[], int], baud: int = 0) -> Source:
+    """A source by the scanner's name, asked to sweep `axis`. A context manager.
+
+    Raises BadInput for an unknown scanner, HardwareUnavailable where the port cannot be opened.
+    """
+    return Source(url, make(scanner, axis), clock, baud)
+
+
+class Source:
+    """Iterates over what a scanner says; ends at `stop()` or at a file's end.
+
+    configuration, identity, battery_mv: what the scanner said of itself last.
+    url: device, pyserial URL, file or pipe. clock: microseconds, monotonic. baud: 0 for the scanner's own.
+    Raises HardwareUnavailable where the port cannot be opened at first; later it is waited for.
+    """
+
+    def __init__(self, url: str, scanner: Scanner, clock: Callable[[], int], baud: int = 0) -> None:
+        self.url = url
+        self.scanner = scanner
+        self.configuration: Configuration | None = None
+        self.identity = Identity()
+        self.battery_mv = 0
+        self._clock = clock
+        self._baud = baud or scanner.baud
+        self._stopped = False
+        self._timeout_ms = scanner.silent_us // 1000
+        self._settled_at = 0  # the frame size that the port's wake-ups were set for
+        self._silences = 0
+        self._stop_reader, self._stop_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._port = Port(url, self._baud, self._stop_reader)
+        except HardwareUnavailable:
+            self._close_pipe()
+            raise
+
+    def stop(self) -> None:
+        """End the iteration at once. May be called from a signal handler or another thread."""
+        self._stopped = True
+        if self._stop_writer >= 0:
+            os.write(self._stop_writer, b"\0")
+
+    def send(self, command: bytes) -> None:
+        """Write a command of the scanner's; lost where the port is gone (it starts anew when it is back)."""
+        try:
+            self._unsettle()
+            self._port.write(command)
+        except Gone:
+            pass  # the iteration meets the same and tells
+
+    def close(self) -> None:
+        """Close the port. Further calls do nothing."""
+        self._port.close()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        for descriptor in (self._stop_reader, self._stop_writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._stop_reader = self._stop_writer = -1
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def pause(self) -> None:
+        """Have the scanner stop sweeping, and expect silence until `resume`."""
+        self._hush(self.scanner.pause())
+
+    def resume(self) -> None:
+        """Have the scanner sweep again after `pause`."""
+        self._speak(self.scanner.resume())
+
+    def sleep(self) -> None:
+        """Have the scanner save what it can, and expect silence until `wake`."""
+        self._hush(self.scanner.sleep())
+
+    def wake(self) -> None:
+        """Have the scanner sweep again after `sleep`."""
+        self._speak(self.scanner.wake())
+
+    def _hush(self, command: bytes) -> None:
+        self.send(command)
+        self._timeout_ms = NEVER
+
+    def _speak(self, command: bytes) -> None:
+        self.send(command)
+        self._timeout_ms = self.scanner.silent_us // 1000
+
+    def __iter__(self) -> Iterator[Scan | Happening]:
+        while not self._stopped:
+            try:
+                self.send(self.scanner.start())
+                yield from self._listen()
+                return
+            except Gone as e:
+                self._port.close()
+                yield Happening(Reason.UNPLUGGED, str(e))
+            yield from self._reconnect()
+
+    def _listen(self) -> Iterator[Scan | Happening]:
+        """What comes until the port is gone (raises Gone), a stop, or a file's end."""
+        port, clock, feed = self._port, self._clock, self.scanner.feed
+        began_us = clock()
+        while not self._stopped:
+            if not port.wait(self._timeout_ms):
+                yield from self._silent()
+                continue
+            now_us = clock()
+            data = port.read()
+            if not data and not port.endless:
+                return
+            events = feed(data, now_us)
+            if self._silences and data:
+                self._silences = 0
+                yield Happening(Reason.RECONNECTED, "speaks again")
+            if now_us - began_us < BEHIND_US:
+                events = self._catch_up(events)
+            elif not events:
+                events = self._finish_frame()
+            for event in events:
+                if type(event) is not Scan:
+                    yield from self._heed(event)
+                    continue
+                if self.scanner.frame_bytes != self._settled_at:
+                    self._settle()
+                yield event
+            began_us = clock()
+
+    def _heed(self, event: Heard) -> Iterator[Happening]:
+        """Do what the protocol wants, and tell the loop what it should know."""
+        match event:
+            case Send(data):
+                self.send(data)
+            case Damage(reason, size):
+                yield Happening(reason, f"{size} scans" if reason in COUNTED_IN_SCANS else f"{size} bytes")
+            case Configuration():
+                self.configuration = event
+                yield Happening(Reason.CONFIGURED, event.text)
+            case Identity():
+                self.identity = event
+                yield Happening(Reason.IDENTIFIED, " ".join(filter(None, event)))
+            case Battery(millivolts):
+                self.battery_mv = millivolts
+                yield Happening(Reason.BATTERY, f"{millivolts} mV")
+
+    def _settle(self) -> None:
+        """Frames come regularly: have the port wake once for each."""
+        self._settled_at = self.scanner.frame_bytes
+        self._port.wake_at(self.scanner.terminator, self._settled_at)
+
+    def _unsettle(self) -> None:
+        self._settled_at = 0
+        self._port.wake_at(-1, 0)
+
+    def _finish_frame(self) -> Sequence[Heard]:
+        """Woken within a frame that is longer than the port can wait for: sleep for the rest of it."""
+        missing = self.scanner.missing()
+        if not (self._settled_at and missing and self._port.endless) or self.scanner.terminator >= 0:
+            return ()
+        self._port.rest(missing)
+        events = self.scanner.feed(self._port.read(), self._clock())
+        if not events:  # the rest is late or lost
+            self._unsettle()
+        return events
+
+    def _catch_up(self, events: Sequence[Heard]) -> Sequence[Heard]:
+        """Take all that waits; where that is more scans than QUEUE, the newest are kept."""
+        if not self._port.endless:
+            return events
+        heard = list(events)
+        for _ in range(CATCH_UP_READS):
+            data = self._port.read_waiting()
+            if not data:
+                break
+            heard += self.scanner.feed(data, self._clock())
+        surplus = sum(type(e) is Scan for e in heard) - QUEUE
+        if surplus <= 0:
+            return heard
+        kept: list[Heard] = [Damage(Reason.OVERRUN, surplus)]
+        for event in heard:
+            if type(event) is Scan and surplus > 0:
+                surplus -= 1
+            else:
+                kept.append(event)
+        return kept
+
+    def _silent(self) -> Iterator[Scan | Happening]:
+        """The time was up: say so once, ask again, and at last open the port anew."""
+        if self._stopped:
+            return
+        self._unsettle()
+        self._silences += 1
+        if self._silences == 1:
+            yield Happening(Reason.SILENT, f"nothing for {self.scanner.silent_us / 1e6:g} s")
+        if self._silences > SILENCES and self._port.endless:
+            raise Gone("silent, opened anew")
+        self._port.write(self.scanner.start())
+
+    def _reconnect(self) -> Iterator[Scan | Happening]:
+        """Wait, longer each time, until the port opens again."""
+        wait_ms = FIRST_WAIT_MS
+        waiting = select.poll()
+        waiting.register(self._stop_reader, select.POLLIN)
+        while not waiting.poll(wait_ms):
+            try:
+                self._port = Port(self.url, self._baud, self._stop_reader)
+            except HardwareUnavailable:
+                wait_ms = min(2 * wait_ms, LONGEST_WAIT_MS)
+                continue
+            self.scanner.reset()
+            self._settled_at = self._silences = 0
+            yield Happening(Reason.RECONNECTED, self.url)
+            return
