@@ -46,4 +46,5 @@ def rescale(x: I64, m: NDArray[np.int32] | int, shift: NDArray[np.int32] | int, 
 
 def round_away(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """C's roundf: to the nearest, halves away from zero."""
-    return np.trunc(x + np.copysign(np.float32(0.5), x)).astype(np.float32)
+    whole = np.trunc(x)
+    return np.asarray(whole + np.where(np.abs(x - whole) >= 0.5, np.sign(x), 0), np.float32)

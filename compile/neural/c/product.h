@@ -1,0 +1,165 @@
+/* Sums of products: `n` outputs at each of some positions, K taps each, K padded with zero weights to a multiple of 8.
+   Weights lie in groups of four outputs: for each 16 taps four rows of 16, then for a last 8 taps four rows of 8.
+   No weight is -128 (the emitter sees to it), so two products fit a 16-bit lane. */
+struct edge_product {
+    const int8_t *weights;
+    const int32_t *bias, *mult, *shift; /* padded to a multiple of four */
+    int32_t n, taps, up;                /* `up`: so many leading outputs round a tie upwards */
+    int32_t zero, low, high;
+};
+
+#if defined(__ARM_NEON)
+static inline void edge_store4(int8_t *y, int32_t word, int32_t count) {
+    if (count >= 4) __builtin_memcpy(y, &word, 4);
+    else for (int32_t i = 0; i < count; i++) y[i] = (int8_t)(word >> 8 * i);
+}
+/* One position's sums before the next one's load: left alone, the scheduler starts all and runs out of registers. */
+#define EDGE_ORDER(at, a) __asm__ volatile("" : "+r"(at), "+w"(a[0]), "+w"(a[1]), "+w"(a[2]), "+w"(a[3]))
+#if defined(__aarch64__)
+#define EDGE_POSITIONS 4
+static inline int16x8_t edge_mul2(int8x16_t a, int8x16_t b) {
+    return vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), a, b);
+}
+static inline int32x4_t edge_sums(const int32x4_t *a) {
+    return vpaddq_s32(vpaddq_s32(a[0], a[1]), vpaddq_s32(a[2], a[3]));
+}
+#else
+#define EDGE_POSITIONS 2
+static inline int16x8_t edge_mul2(int8x16_t a, int8x16_t b) {
+    return vmlal_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vget_high_s8(a), vget_high_s8(b));
+}
+static inline int32x2_t edge_fold(int32x4_t a) { return vadd_s32(vget_low_s32(a), vget_high_s32(a)); }
+static inline int32x4_t edge_sums(const int32x4_t *a) {
+    return vcombine_s32(vpadd_s32(edge_fold(a[0]), edge_fold(a[1])), vpadd_s32(edge_fold(a[2]), edge_fold(a[3])));
+}
+#endif
+static inline __attribute__((always_inline)) void edge_products(
+    const struct edge_product *p, const int8_t *x, int32_t stride, int8_t *y, const int32_t positions) {
+    const int8_t *w = p->weights;
+    const int32_t taps = p->taps;
+    for (int32_t c = 0; c < p->n; c += 4) {
+        int32x4_t acc[4][4];
+        for (int i = 0; i < positions; i++)
+            for (int j = 0; j < 4; j++) acc[i][j] = vdupq_n_s32(0);
+        int32_t k = 0;
+        for (; k + 16 <= taps; k += 16, w += 64) {
+            int8x16_t row[4] = {vld1q_s8(w), vld1q_s8(w + 16), vld1q_s8(w + 32), vld1q_s8(w + 48)};
+            const int8_t *at = x + k;
+#pragma GCC unroll 4
+            for (int i = 0; i < positions; i++) {
+                int8x16_t v = vld1q_s8(at);
+                for (int j = 0; j < 4; j++) acc[i][j] = vpadalq_s16(acc[i][j], edge_mul2(row[j], v));
+                at += stride;
+                EDGE_ORDER(at, acc[i]);
+            }
+        }
+        if (k < taps) {
+            int8x16_t two[2] = {vld1q_s8(w), vld1q_s8(w + 16)};
+            w += 32;
+            for (int i = 0; i < positions; i++) {
+                int8x8_t v = vld1_s8(x + i * stride + k);
+                for (int j = 0; j < 2; j++) {
+                    acc[i][2 * j] = vpadalq_s16(acc[i][2 * j], vmull_s8(vget_low_s8(two[j]), v));
+                    acc[i][2 * j + 1] = vpadalq_s16(acc[i][2 * j + 1], vmull_s8(vget_high_s8(two[j]), v));
+                }
+            }
+        }
+        int32x4_t bias = vld1q_s32(p->bias + c), mult = vld1q_s32(p->mult + c), shift = vld1q_s32(p->shift + c);
+        int32x4_t none = vdupq_n_s32(0), left = vmaxq_s32(shift, none), right = vminq_s32(shift, none);
+        int32x4_t zero = vdupq_n_s32(p->zero);
+        int32_t up = c < p->up;
+        int16x8_t half[2] = {vdupq_n_s16(0), vdupq_n_s16(0)};
+        for (int i = 0; i < positions; i++) {
+            int32x4_t sum = vaddq_s32(edge_sums(acc[i]), bias);
+            int16x4_t out = vqmovn_s32(vaddq_s32(edge_rescale4(sum, mult, left, right, up), zero));
+            half[i / 2] = i & 1 ? vcombine_s16(vget_low_s16(half[i / 2]), out) : vcombine_s16(out, out);
+        }
+        int8x16_t all = vcombine_s8(vqmovn_s16(half[0]), vqmovn_s16(half[1]));
+        all = vminq_s8(vmaxq_s8(all, vdupq_n_s8((int8_t)p->low)), vdupq_n_s8((int8_t)p->high));
+        int32x4_t words = vreinterpretq_s32_s8(all);
+        int8_t *to = y + c;
+        edge_store4(to, vgetq_lane_s32(words, 0), p->n - c);
+        if (positions > 1) edge_store4(to + p->n, vgetq_lane_s32(words, 1), p->n - c);
+        if (positions > 2) edge_store4(to + 2 * p->n, vgetq_lane_s32(words, 2), p->n - c);
+        if (positions > 3) edge_store4(to + 3 * p->n, vgetq_lane_s32(words, 3), p->n - c);
+    }
+}
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
+#define EDGE_POSITIONS 2
+static inline int32_t edge_word(const int8_t *at) {
+    int32_t v;
+    __builtin_memcpy(&v, at, 4);
+    return v;
+}
+static inline int32_t edge_odd(int32_t v) { return (int32_t)(((uint32_t)v >> 8) | ((uint32_t)v << 24)); }
+static inline __attribute__((always_inline)) void edge_products(
+    const struct edge_product *p, const int8_t *x, int32_t stride, int8_t *y, const int32_t positions) {
+    const int8_t *group = p->weights;
+    for (int32_t c = 0; c < p->n; c += 4, group += 4 * p->taps) {
+        for (int32_t j = 0; j < 4 && c + j < p->n; j += 2) { /* two outputs by two positions fill the registers */
+            int32_t acc[2][2] = {{0}};
+            const int8_t *w = group;
+            for (int32_t k = 0; k < p->taps;) {
+                int32_t wide = p->taps - k >= 16 ? 16 : 8;
+                const int8_t *a = w + j * wide, *b = a + wide;
+                for (int32_t end = k + wide; k < end; k += 4, a += 4, b += 4) {
+                    int32_t wa = edge_word(a), wb = edge_word(b);
+                    int32_t wa0 = __builtin_arm_sxtb16(wa), wa1 = __builtin_arm_sxtb16(edge_odd(wa));
+                    int32_t wb0 = __builtin_arm_sxtb16(wb), wb1 = __builtin_arm_sxtb16(edge_odd(wb));
+                    for (int i = 0; i < positions; i++) {
+                        int32_t v = edge_word(x + i * stride + k);
+                        int32_t v0 = __builtin_arm_sxtb16(v), v1 = __builtin_arm_sxtb16(edge_odd(v));
+                        acc[i][0] = __builtin_arm_smlad(wa1, v1, __builtin_arm_smlad(wa0, v0, acc[i][0]));
+                        acc[i][1] = __builtin_arm_smlad(wb1, v1, __builtin_arm_smlad(wb0, v0, acc[i][1]));
+                    }
+                }
+                w += 4 * wide;
+            }
+            for (int i = 0; i < positions; i++)
+                for (int32_t o = c + j; o < c + j + 2 && o < p->n; o++)
+                    y[i * p->n + o] = (int8_t)edge_clamp(
+                        edge_rescale(acc[i][o - c - j] + p->bias[o], p->mult[o], p->shift[o], o < p->up) + p->zero,
+                        p->low, p->high);
+        }
+    }
+}
+#else
+#define EDGE_POSITIONS 1
+static inline void edge_products(
+    const struct edge_product *p, const int8_t *x, int32_t stride, int8_t *y, const int32_t positions) {
+    const int8_t *w = p->weights;
+    (void)stride, (void)positions;
+    for (int32_t c = 0; c < p->n; c += 4) {
+        int32_t acc[4] = {0};
+        for (int32_t k = 0; k < p->taps;) {
+            int32_t wide = p->taps - k >= 16 ? 16 : 8;
+            for (int32_t j = 0; j < 4; j++, w += wide)
+                for (int32_t i = 0; i < wide; i++) acc[j] += w[i] * x[k + i];
+            k += wide;
+        }
+        for (int32_t j = 0; j < 4 && c + j < p->n; j++) {
+            int32_t o = c + j;
+            y[o] = (int8_t)edge_clamp(
+                edge_rescale(acc[j] + p->bias[o], p->mult[o], p->shift[o], o < p->up) + p->zero, p->low, p->high);
+        }
+    }
+}
+#endif
+
+static inline struct edge_product edge_product_of(
+    const int8_t *weights, const int32_t *bias, const int32_t *mult, const int32_t *shift, int32_t n, int32_t taps,
+    int32_t up, int32_t zero, int32_t low, int32_t high) {
+    struct edge_product p = {weights, bias, mult, shift, n, taps, up, zero, low, high};
+    return p;
+}
+
+/* `count` positions, `stride` bytes of input apart; outputs lie one after the other. */
+static __attribute__((noinline)) void edge_row(
+    const struct edge_product *p, const int8_t *x, int32_t stride, int32_t count, int8_t *y) {
+    int32_t i = 0;
+#if EDGE_POSITIONS > 1
+    for (; i + EDGE_POSITIONS <= count; i += EDGE_POSITIONS)
+        edge_products(p, x + i * stride, stride, y + i * p->n, EDGE_POSITIONS);
+#endif
+    for (; i < count; i++) edge_products(p, x + i * stride, stride, y + i * p->n, 1);
+}
