@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class Kind(IntEnum):
-    """Operators, numbered as in the TFLite schema's BuiltinOperator; BATCH_NORM exists only before folding."""
+    """Operators, numbered as in the schema's BuiltinOperator; BATCH_NORM exists only before folding."""
 
     ADD = 0
     AVERAGE_POOL_2D = 1
@@ -119,13 +119,19 @@ class Op:
 
 @dataclass(slots=True)
 class Graph:
-    """A network with one input and one output; operators in the order of execution."""
+    """A network with one input and one output; operators in the order of execution.
+
+    gain, offset: where they are set, the input is a feature vector and the network takes
+        `features * gain + offset`, so that features of all sizes share one int8 scale.
+    """
 
     tensors: list[Tensor]
     ops: list[Op]
     input: int
     output: int
     description: str = ""
+    gain: NDArray[np.float32] | None = None
+    offset: NDArray[np.float32] | None = None
 
     def add(self, tensor: Tensor) -> int:
         """Append a tensor; gives its index."""
@@ -148,7 +154,7 @@ class Graph:
     def copy(self) -> Graph:
         """A graph whose tensors and lists may be changed without touching this one; constants are shared."""
         tensors = [replace(t) for t in self.tensors]
-        return Graph(tensors, list(self.ops), self.input, self.output, self.description)
+        return replace(self, tensors=tensors, ops=list(self.ops))
 
     def consumers(self, index: int) -> Iterator[Op]:
         """The operators that read a tensor."""
