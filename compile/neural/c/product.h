@@ -13,6 +13,7 @@ static inline void edge_store4(int8_t *y, int32_t word, int32_t count) {
     if (count >= 4) __builtin_memcpy(y, &word, 4);
     else for (int32_t i = 0; i < count; i++) y[i] = (int8_t)(word >> 8 * i);
 }
+#define EDGE_UNROLL _Pragma("GCC unroll 4")
 /* One position's sums before the next one's load: left alone, the scheduler starts all and runs out of registers. */
 #define EDGE_ORDER(at, a) __asm__ volatile("" : "+r"(at), "+w"(a[0]), "+w"(a[1]), "+w"(a[2]), "+w"(a[3]))
 #if defined(__aarch64__)
@@ -39,16 +40,15 @@ static inline __attribute__((always_inline)) void edge_products(
     const int32_t taps = p->taps;
     for (int32_t c = 0; c < p->n; c += 4) {
         int32x4_t acc[4][4];
-        for (int i = 0; i < positions; i++)
-            for (int j = 0; j < 4; j++) acc[i][j] = vdupq_n_s32(0);
+        EDGE_UNROLL for (int i = 0; i < positions; i++)
+            EDGE_UNROLL for (int j = 0; j < 4; j++) acc[i][j] = vdupq_n_s32(0);
         int32_t k = 0;
         for (; k + 16 <= taps; k += 16, w += 64) {
             int8x16_t row[4] = {vld1q_s8(w), vld1q_s8(w + 16), vld1q_s8(w + 32), vld1q_s8(w + 48)};
             const int8_t *at = x + k;
-#pragma GCC unroll 4
-            for (int i = 0; i < positions; i++) {
+            EDGE_UNROLL for (int i = 0; i < positions; i++) {
                 int8x16_t v = vld1q_s8(at);
-                for (int j = 0; j < 4; j++) acc[i][j] = vpadalq_s16(acc[i][j], edge_mul2(row[j], v));
+                EDGE_UNROLL for (int j = 0; j < 4; j++) acc[i][j] = vpadalq_s16(acc[i][j], edge_mul2(row[j], v));
                 at += stride;
                 EDGE_ORDER(at, acc[i]);
             }
@@ -56,9 +56,9 @@ static inline __attribute__((always_inline)) void edge_products(
         if (k < taps) {
             int8x16_t two[2] = {vld1q_s8(w), vld1q_s8(w + 16)};
             w += 32;
-            for (int i = 0; i < positions; i++) {
+            EDGE_UNROLL for (int i = 0; i < positions; i++) {
                 int8x8_t v = vld1_s8(x + i * stride + k);
-                for (int j = 0; j < 2; j++) {
+                EDGE_UNROLL for (int j = 0; j < 2; j++) {
                     acc[i][2 * j] = vpadalq_s16(acc[i][2 * j], vmull_s8(vget_low_s8(two[j]), v));
                     acc[i][2 * j + 1] = vpadalq_s16(acc[i][2 * j + 1], vmull_s8(vget_high_s8(two[j]), v));
                 }
@@ -69,7 +69,7 @@ static inline __attribute__((always_inline)) void edge_products(
         int32x4_t zero = vdupq_n_s32(p->zero);
         int32_t up = c < p->up;
         int16x8_t half[2] = {vdupq_n_s16(0), vdupq_n_s16(0)};
-        for (int i = 0; i < positions; i++) {
+        EDGE_UNROLL for (int i = 0; i < positions; i++) {
             int32x4_t sum = vaddq_s32(edge_sums(acc[i]), bias);
             int16x4_t out = vqmovn_s32(vaddq_s32(edge_rescale4(sum, mult, left, right, up), zero));
             half[i / 2] = i & 1 ? vcombine_s16(vget_low_s16(half[i / 2]), out) : vcombine_s16(out, out);
@@ -125,18 +125,21 @@ static inline __attribute__((always_inline)) void edge_products(
 }
 #else
 #define EDGE_POSITIONS 1
+static inline int32_t edge_dot(const int8_t *w, const int8_t *x, const int32_t count) {
+    int32_t sum = 0;
+    for (int32_t i = 0; i < count; i++) sum += (int16_t)w[i] * (int16_t)x[i];
+    return sum;
+}
 static inline void edge_products(
     const struct edge_product *p, const int8_t *x, int32_t stride, int8_t *y, const int32_t positions) {
     const int8_t *w = p->weights;
     (void)stride, (void)positions;
     for (int32_t c = 0; c < p->n; c += 4) {
-        int32_t acc[4] = {0};
-        for (int32_t k = 0; k < p->taps;) {
-            int32_t wide = p->taps - k >= 16 ? 16 : 8;
-            for (int32_t j = 0; j < 4; j++, w += wide)
-                for (int32_t i = 0; i < wide; i++) acc[j] += w[i] * x[k + i];
-            k += wide;
-        }
+        int32_t acc[4] = {0}, k = 0;
+        for (; k + 16 <= p->taps; k += 16, w += 64)
+            for (int32_t j = 0; j < 4; j++) acc[j] += edge_dot(w + 16 * j, x + k, 16);
+        if (k < p->taps)
+            for (int32_t j = 0; j < 4; j++, w += 8) acc[j] += edge_dot(w, x + k, 8);
         for (int32_t j = 0; j < 4 && c + j < p->n; j++) {
             int32_t o = c + j;
             y[o] = (int8_t)edge_clamp(
