@@ -84,8 +84,9 @@ class _Reader:
         return self.layers.b.finish(self.layers.ordered(out, self.outputs[0]))
 
     def _call(self, node: Any) -> None:
-        if getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0:
-            self.values[node.name] = self.values[node.args[0].name]  # of (values, indices), the values
+        if getattr(node.target, "__name__", "") == "getitem":
+            if node.args[1] == 0:  # of (values, indices), the values
+                self.values[node.name] = self.values[node.args[0].name]
             return
         name = str(node.target).removeprefix("aten.").split(".")[0]
         method = _OPERATORS.get(name)
