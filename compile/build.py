@@ -25,6 +25,7 @@ from compile.emit import trees
 from compile.emit.decide import pipeline_c
 from compile.emit.header import header_h
 from compile.forest import Forest
+from compile.frontends.treelite import deserialize
 from compile.matrix import Matrix
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
@@ -159,12 +160,14 @@ def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Pari
     """
     model = bundle.manifest["model"]
     if len(matrix.feature_names) != model["n_features"]:
-        raise BadInput(f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}")
+        raise BadInput(
+            f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}"
+        )
     artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
     picked = matrix.sample(rows)
     features, oracle = matrix.features[picked], None
     if model["checkpoint_exact"]:
-        forest = frontends.from_checkpoint(bundle.entry("model.tl"))
+        forest = frontends.load(deserialize(bundle.entry("model.tl"))).forest
         features = np.concatenate([features, probe_rows(forest, rows)])
         oracle = forest.raw_scores(features)
     power = matrix.power_cdbm[picked] if bundle.manifest["pipeline"] else np.zeros((0, 0), np.int16)

@@ -53,7 +53,9 @@ def _verify(args: Namespace) -> None:
     from edge_runtime.bundle import Bundle
 
     for parity in verify_bundle(Bundle.open(args.bundle), Matrix.load(args.data), args.rows):
-        print(f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model")
+        print(
+            f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model"
+        )
 
 
 def _extract(args: Namespace) -> None:

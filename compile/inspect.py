@@ -14,17 +14,18 @@ def describe(bundle: Bundle) -> Iterator[str]:
     model = manifest["model"]
     yield f"bundle    {bundle.origin}, {len(bundle.data):,} bytes, sha256 {bundle.sha256}"
     yield (
-        f"model     {model['kind']}, {model['trees']} trees, {model['leaves']} leaves, "
+        f"model     {model['source']}, {model['trees']} trees, {model['leaves']} leaves, "
         f"{model['n_features']} features, {model['n_outputs']} raw scores"
     )
-    if manifest.get("pipeline"):
+    if manifest["pipeline"]:
         yield from _pipeline(manifest)
+    yield f"features  {', '.join(model['feature_names'])}"
     yield ""
     yield from cost_table(manifest["artifacts"])
-    if accuracy := manifest.get("accuracy"):
+    if accuracy := manifest["accuracy"]:
         yield ""
         yield from _accuracy(accuracy)
-    if captures := manifest.get("recordings"):
+    if captures := manifest["recordings"]:
         yield ""
         yield f"trained and calibrated on {len(captures)} recordings (--json lists them with their hashes)"
     yield "built with " + ", ".join(f"{name} {version}" for name, version in manifest["tools"].items())
@@ -38,32 +39,28 @@ def _pipeline(manifest: dict[str, Any]) -> Iterator[str]:
         f"{contract['start_hz'] / 1e6:.3f} to {last_hz / 1e6:.3f} MHz, no older than {contract['max_age_ms']} ms"
     )
     yield f"classes   {', '.join(manifest['classes'])}"
-    yield f"features  {', '.join(f['name'] for f in manifest['pipeline']['features'])}"
 
 
 def cost_table(artifacts: dict[str, Any]) -> Iterator[str]:
-    """One line a target: instructions per inference, worst case, bytes, stack."""
-    yield f"{'target':<12}{'insns mean':>12}{'insns max':>12}{'code B':>10}{'tables B':>10}{'stack B':>9}"
+    """A line a target: instructions of the whole inference (of the model, where it stands alone), bytes, stack."""
+    yield f"{'target':<12}{'style':<14}{'insns mean':>12}{'worst':>12}{'code B':>10}{'tables B':>10}{'stack B':>9}"
     for name, artifact in artifacts.items():
         cost = artifact["cost"]
+        count = cost["infer"] or cost["model"] or {"mean": 0, "maximum": 0}
         figures = (
-            cost["instructions_mean"],
-            cost["instructions_max"],
-            cost["text_bytes"],
-            cost["rodata_bytes"],
-            cost["stack_bytes"],
+            (count["mean"], 12),
+            (count["maximum"], 12),
+            (cost["text_bytes"], 10),
+            (cost["rodata_bytes"], 10),
+            (cost["stack_bytes"], 9),
         )
-        widths = (12, 12, 10, 10, 9)
-        yield f"{name:<12}" + "".join(
-            f"{'-' if f is None else format(f, ',.0f'):>{w}}" for f, w in zip(figures, widths, strict=True)
-        )
+        yield f"{name:<12}{artifact['style']:<14}" + "".join(f"{figure:>{w},.0f}" for figure, w in figures)
 
 
 def _accuracy(accuracy: dict[str, Any]) -> Iterator[str]:
     for name, figure in accuracy.items():
-        if isinstance(figure, dict) and "value" in figure:
-            low, high = figure["interval_95"]
-            yield (
-                f"{name:<28} {figure['value']:.3f}  (95 %: {low:.3f} to {high:.3f}, "
-                f"{figure['scans']} scans of {figure['captures']} recordings)"
-            )
+        low, high = figure["interval_95"]
+        yield (
+            f"{name:<34} {figure['value']:.3f}  (95 %: {low:.3f} to {high:.3f}, "
+            f"{figure['scans']} scans of {figure['captures']} recordings)"
+        )

@@ -15,8 +15,7 @@ from edge_runtime.engines import Engine
 from edge_runtime.journal import VERDICT, JournalWriter, Kind, VerdictRecord
 from edge_runtime.power.modelled import ModelledMeter
 from edge_runtime.reasons import Reason
-from edge_runtime.scan import Axis, Scan
-from edge_runtime.scanners.base import Damage, Event, Link
+from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import UNKNOWN, Rung, Verdict
 
@@ -56,10 +55,10 @@ class Loop:
         self._last_good: tuple[int, Verdict] | None = None
         self._kept = 0
 
-    def run(self, source: Iterable[Event], scans: int | None = None) -> None:
+    def run(self, source: Iterable[Scan | Happening], scans: int | None = None) -> None:
         """Take what `source` gives until it ends, or until `scans` scans were answered."""
         for event in source:
-            if type(event) is Scan:
+            if isinstance(event, Scan):
                 self._answer(event)
                 if self.statistics.scans == scans:
                     return
@@ -142,10 +141,10 @@ class Loop:
         self._known_axis = axis
         return True
 
-    def _note(self, event: Event) -> None:
+    def _note(self, happening: Happening) -> None:
         """Count and journal whatever is no scan."""
-        row = {"event": type(event).__name__.lower(), "at_us": self._clock_us()} | event._asdict()
-        if isinstance(event, Damage | Link):
-            self.statistics.happened[event.reason] += 1
-            row["reason"] = event.reason.name
-        self._journal.append_json(Kind.EVENT, row)
+        reason = Reason(happening.reason)
+        self.statistics.happened[reason] += 1
+        self._journal.append_json(
+            Kind.EVENT, {"reason": reason.name, "at_us": self._clock_us(), "detail": happening.detail}
+        )

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import IO, Any
 
 import hw_profiles
-from edge_runtime import console, render, scanners
+from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import open_engine
 from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
@@ -21,7 +21,7 @@ from edge_runtime.loop import Loop
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
-from edge_runtime.source import Source
+from edge_runtime.source import open_source
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import Rung
 
@@ -34,7 +34,7 @@ def monotonic_us() -> int:
 def run(args: Namespace) -> int:
     """Open bundle, profiles, journal and port; run the loop; print the summary."""
     bundle = Bundle.open(args.bundle)
-    scanner = scanners.make(args.scanner, bundle.axis)
+    axis = bundle.axis
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
     engine, why_baseline = open_engine(bundle)
     if why_baseline:
@@ -43,10 +43,10 @@ def run(args: Namespace) -> int:
         mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
     )
     with ExitStack() as stack:
-        source = stack.enter_context(Source(args.port, scanner, monotonic_us))
+        source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
+        reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
-        reporter = stack.enter_context(Reporter.open(bundle, args))
         journal.append_json(Kind.RUN, _preamble(bundle, args))
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):
@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
     cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
-    return {Rung[name]: count for name, count in cost.get("instructions_by_rung", {}).items()}
+    return {Rung[name]: count["mean"] for name, count in cost.get("by_rung", {}).items()}
 
 
 def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:

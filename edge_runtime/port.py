@@ -6,8 +6,8 @@ process once a frame:
 - Frames that end in one byte (RF Explorer: LF) are read in canonical mode with every other special character
   disabled: the line discipline then wakes its reader at that byte only. A payload that holds the byte costs a
   wake-up more, nothing else (termios(3), "Canonical and noncanonical mode").
-- Frames of known size are read with VMIN at that size (255 at most); the rest of a longer one is slept for.
-- Whatever else is read as it comes.
+- Other frames wake it when they begin; the source then naps for as long as the rest took the last time. (VMIN
+  would serve, but from 255 bytes on it cannot, and Linux since 5.11 then reads 64 bytes at a time.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import errno
 import os
 import select
 import termios
-import time
 from pathlib import Path
 
 import serial
@@ -24,10 +23,12 @@ import serial
 from edge_runtime.errors import HardwareUnavailable
 
 READ_BYTES = 65_536
-CANONICAL_LIMIT = 4_000
+LINE_LIMIT = 4_000
 """The line discipline keeps 4,096 bytes: longer frames cannot be read as lines."""
 SLICE_SECONDS = 0.2
 """How long a port without a descriptor is read at a time; a stop is noticed in between."""
+
+UNSET = -2
 
 _BY_DESCRIPTOR = ("", "socket", "hwgrep")
 _L_SPECIAL = termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN
@@ -48,9 +49,8 @@ class Port:
         self.url = url
         self._serial: serial.SerialBase | None = None
         self._descriptor = -1
-        self._woken_by = -1
+        self._terminator = UNSET
         self.endless = True
-        self._bytes_per_second = baud / 10
         try:
             self._open(url, baud)
         except (OSError, ValueError, termios.error) as e:
@@ -60,6 +60,9 @@ class Port:
         for descriptor in (self._descriptor, stop_descriptor):
             if descriptor >= 0:
                 self._poller.register(descriptor, select.POLLIN)
+        self._stop_poller = select.poll()
+        if stop_descriptor >= 0:
+            self._stop_poller.register(stop_descriptor, select.POLLIN)
         self._readable = [(self._descriptor, select.POLLIN)]
 
     def _open(self, url: str, baud: int) -> None:
@@ -74,6 +77,7 @@ class Port:
             self._descriptor = opened.fileno()
             if os.isatty(self._descriptor):
                 self._keep_lines()
+                self.wake_at(-1)  # pyserial leaves VMIN at 0, where no data looks like an end of file
 
     def _keep_lines(self) -> None:
         """Leave DTR and RTS up at close: their next edge would reset a board wired as an Arduino is."""
@@ -81,25 +85,22 @@ class Port:
         mode[2] &= ~termios.HUPCL
         termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
 
-    def wake_at(self, terminator: int, frame_bytes: int) -> None:
-        """Have the next reads woken by the byte `terminator` (-1: none), or at `frame_bytes` (0: any)."""
+    def wake_at(self, terminator: int) -> bool:
+        """Have the next reads woken by that byte only (-1: by any); whether the port can do so."""
         if self._serial is None or self._descriptor < 0 or not os.isatty(self._descriptor):
-            return
-        by_line = terminator >= 0 and 0 < frame_bytes <= CANONICAL_LIMIT
-        wanted = 256 + terminator if by_line else max(1, min(255, frame_bytes))
-        if wanted == self._woken_by:
-            return
-        mode = termios.tcgetattr(self._descriptor)
-        mode[3] &= ~_L_SPECIAL
-        mode[6] = [b"\0"] * len(mode[6])  # _POSIX_VDISABLE
-        if by_line:
-            mode[3] |= termios.ICANON
-            mode[6][termios.VEOL] = bytes((terminator,))
-        else:
-            mode[6][termios.VMIN] = wanted
-            mode[6][termios.VTIME] = 0
-        termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
-        self._woken_by = wanted
+            return False
+        if terminator != self._terminator:
+            mode = termios.tcgetattr(self._descriptor)
+            mode[3] &= ~_L_SPECIAL
+            mode[6] = [b"\0"] * len(mode[6])  # _POSIX_VDISABLE
+            if terminator >= 0:
+                mode[3] |= termios.ICANON
+                mode[6][termios.VEOL] = bytes((terminator,))
+            else:
+                mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
+            self._terminator = terminator
+        return terminator >= 0
 
     def wait(self, timeout_ms: int) -> bool:
         """Sleep until there is something to read, or until the time is up (False), or a stop (False).
@@ -148,9 +149,9 @@ class Port:
         except (OSError, termios.error) as e:
             raise Gone(_reason(e)) from e
 
-    def rest(self, size: int) -> None:
-        """Sleep while `size` bytes arrive: their time on the wire and a USB frame."""
-        time.sleep(size / self._bytes_per_second + 0.001)
+    def nap(self, milliseconds: int) -> None:
+        """Sleep, whatever arrives; a stop ends it."""
+        self._stop_poller.poll(milliseconds)
 
     def write(self, data: bytes) -> None:
         """Send a command; nothing happens on a file. Raises Gone where the port was unplugged."""
@@ -160,10 +161,6 @@ class Port:
             self._serial.write(data)
         except (OSError, termios.error) as e:
             raise Gone(_reason(e)) from e
-
-    def transfer_us(self, size: int) -> int:
-        """How long `size` bytes are on the wire at the port's speed."""
-        return int(size * 1_000_000 / self._bytes_per_second)
 
     def close(self) -> None:
         """Close the port; further calls do nothing."""

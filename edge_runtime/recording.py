@@ -40,8 +40,8 @@ class Origin(IntEnum):
     """How a scan was made from its capture."""
 
     REMIX = 0  # a burst, moved in frequency and put in fresh noise
-    RECORDED = 1  # as the receiver heard it
-    QUIET = 2  # no burst: fresh noise, or a signal-free stretch of a capture
+    RECORDED = 1  # as the receiver heard it: a burst, or (labelled "nothing") a signal-free stretch
+    QUIET = 2  # a signal-free stretch in fresh noise, made as a remix is
 
 
 class Capture(TypedDict):

@@ -73,7 +73,7 @@ def journal_rows(directory: Path) -> Iterator[Row]:
 
 def _kind_name(kind: int) -> str:
     # A newer runtime may have written kinds that this one does not know.
-    return Kind(kind).name if kind in iter(Kind) else f"KIND_{kind}"
+    return next((k.name for k in Kind if k == kind), f"KIND_{kind}")
 
 
 def journal_line(row: Row) -> str:

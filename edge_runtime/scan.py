@@ -22,11 +22,14 @@ class Scan(NamedTuple):
         array: the artifact's C entry point takes them as they are, and no Python object is made per point.
     axis: the frequencies of the points.
     captured_us: when the sweep's last byte arrived, microseconds on the host's monotonic clock.
+    measured_us: when the scanner had measured it, on the same clock: its own stamp, or captured_us less the
+        time on the wire; 0 where neither is known.
     """
 
     power_cdbm: bytes
     axis: Axis
     captured_us: int
+    measured_us: int = 0
 
 
 class Happening(NamedTuple):

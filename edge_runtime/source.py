@@ -7,7 +7,7 @@ import select
 from collections.abc import Callable, Iterator, Sequence
 
 from edge_runtime.errors import HardwareUnavailable
-from edge_runtime.port import Gone, Port
+from edge_runtime.port import LINE_LIMIT, Gone, Port
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.scanners import make
@@ -50,10 +50,17 @@ class Source:
         self.battery_mv = 0
         self._clock = clock
         self._baud = baud or scanner.baud
+        if scanner.byte_us:
+            scanner.byte_us = 1e7 / self._baud
         self._stopped = False
         self._timeout_ms = scanner.silent_us // 1000
         self._settled_at = 0  # the frame size that the port's wake-ups were set for
+        self._by_line = False  # the port wakes at the frame's last byte
+        self._begun_us = self._rest_us = (
+            0  # when the frame being read began, how long the last one's rest took
+        )
         self._silences = 0
+        self._wait_ms = FIRST_WAIT_MS
         self._stop_reader, self._stop_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._port = Port(url, self._baud, self._stop_reader)
@@ -138,6 +145,8 @@ class Source:
             now_us = clock()
             data = port.read()
             if not data and not port.endless:
+                for event in self.scanner.end(now_us):
+                    yield from (event,) if type(event) is Scan else self._heed(event)
                 return
             events = feed(data, now_us)
             if self._silences and data:
@@ -146,13 +155,15 @@ class Source:
             if now_us - began_us < BEHIND_US:
                 events = self._catch_up(events)
             elif not events:
-                events = self._finish_frame()
+                self._begin_frame(now_us)
             for event in events:
                 if type(event) is not Scan:
                     yield from self._heed(event)
                     continue
                 if self.scanner.frame_bytes != self._settled_at:
                     self._settle()
+                if self._begun_us:
+                    self._end_frame(now_us)
                 yield event
             began_us = clock()
 
@@ -174,24 +185,29 @@ class Source:
                 yield Happening(Reason.BATTERY, f"{millivolts} mV")
 
     def _settle(self) -> None:
-        """Frames come regularly: have the port wake once for each."""
-        self._settled_at = self.scanner.frame_bytes
-        self._port.wake_at(self.scanner.terminator, self._settled_at)
+        """Frames come regularly: have the port wake at the end of each, where it can."""
+        self._wait_ms = FIRST_WAIT_MS
+        self._settled_at = size = self.scanner.frame_bytes
+        terminator = self.scanner.terminator if 0 < size <= LINE_LIMIT else -1
+        self._by_line = self._port.wake_at(terminator)
 
     def _unsettle(self) -> None:
         self._settled_at = 0
-        self._port.wake_at(-1, 0)
+        self._by_line = self._port.wake_at(-1)
 
-    def _finish_frame(self) -> Sequence[Heard]:
-        """Woken within a frame that is longer than the port can wait for: sleep for the rest of it."""
-        missing = self.scanner.missing()
-        if not (self._settled_at and missing and self._port.endless) or self.scanner.terminator >= 0:
-            return ()
-        self._port.rest(missing)
-        events = self.scanner.feed(self._port.read(), self._clock())
-        if not events:  # the rest is late or lost
-            self._unsettle()
-        return events
+    def _begin_frame(self, now_us: int) -> None:
+        """Woken within a frame: nap for as long as the rest of the last one took, or a little less."""
+        if self._by_line or not self._port.endless or not self.scanner.missing():
+            return
+        if not self._begun_us:
+            self._begun_us = now_us
+            nap_ms = self._rest_us * 7 // 8000
+            if nap_ms:
+                self._port.nap(nap_ms)
+
+    def _end_frame(self, now_us: int) -> None:
+        took_us, self._begun_us = now_us - self._begun_us, 0
+        self._rest_us = min(took_us, (3 * self._rest_us + took_us) // 4 if self._rest_us else took_us)
 
     def _catch_up(self, events: Sequence[Heard]) -> Sequence[Heard]:
         """Take all that waits; where that is more scans than QUEUE, the newest are kept."""
@@ -227,15 +243,14 @@ class Source:
         self._port.write(self.scanner.start())
 
     def _reconnect(self) -> Iterator[Scan | Happening]:
-        """Wait, longer each time, until the port opens again."""
-        wait_ms = FIRST_WAIT_MS
+        """Wait, longer each time, until the port opens again; the wait is short again once scans come."""
         waiting = select.poll()
         waiting.register(self._stop_reader, select.POLLIN)
-        while not waiting.poll(wait_ms):
+        while not waiting.poll(self._wait_ms):
+            self._wait_ms = min(2 * self._wait_ms, LONGEST_WAIT_MS)
             try:
                 self._port = Port(self.url, self._baud, self._stop_reader)
             except HardwareUnavailable:
-                wait_ms = min(2 * wait_ms, LONGEST_WAIT_MS)
                 continue
             self.scanner.reset()
             self._settled_at = self._silences = 0

@@ -1,0 +1,1 @@
+"""compile.demo: the shipped example, from recordings to a trained model, and how it was made."""

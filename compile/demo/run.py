@@ -12,17 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import subprocess
 import sys
 import tempfile
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
+import numpy as np
+
+from compile.accuracy import share_with_interval
 from compile.build import build
 from compile.features import features_to_npz
 from compile.pipeline import Pipeline
@@ -32,6 +35,8 @@ from edge_runtime.recording import Recording, Row, Split
 
 HERE = Path(__file__).parent
 RECORDINGS, MODEL, PIPELINE = HERE / "recordings.scans", HERE / "trees.txt", HERE / "pipeline.toml"
+
+SEED = 20261124
 
 
 class Answer(NamedTuple):
@@ -51,12 +56,28 @@ def build_demo(folder: Path, targets: Sequence[str] = ("host", "aarch64", "armv7
     return folder / "demo.edge"
 
 
+def held_out(recording: Recording, scans: int) -> Recording:
+    """About `scans` sweeps spread over all recordings that training never saw, in an order that mixes them.
+
+    Three in four are of the model's classes, the rest of kinds that are no class.
+    """
+    rng = random.Random(SEED)
+    picked: list[Row] = []
+    for split, share in ((Split.TEST, 0.75), (Split.UNKNOWN, 0.25)):
+        rows = [row for row in recording.rows if row.split is split]
+        picked += rng.sample(rows, min(len(rows), math.ceil(scans * share)))
+    rng.shuffle(picked)
+    return replace(recording, rows=picked)
+
+
 @contextmanager
-def rig(recording: Path, rate_hz: float, log: Path, splits: str) -> Iterator[str]:
+def rig(recording: Path, rate_hz: float, log: Path) -> Iterator[str]:
     """A scanner's stand-in in a process of its own; its port."""
     command = [sys.executable, "-m", "edge_runtime.cli", "rig", "rf-explorer"]
-    options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log), "--splits", splits]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log)]
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert process.stdout is not None
         port = process.stdout.readline().strip()
@@ -69,9 +90,12 @@ def rig(recording: Path, rate_hz: float, log: Path, splits: str) -> Iterator[str
 
 
 def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -> dict[str, Any]:
-    """Run the loop on `scans` sweeps of the held-out recordings; its summary, with accuracy and latency."""
-    log, verdicts = folder / "rig.log", folder / "verdicts.jsonl"
-    with rig(RECORDINGS, rate_hz, log, "test,unknown") as port:
+    """Run the loop on about `scans` held-out sweeps; its summary, with accuracy and latency."""
+    recording = held_out(Recording.open(RECORDINGS), scans)
+    played, log, verdicts = folder / "played.scans", folder / "rig.log", folder / "verdicts.jsonl"
+    played.write_bytes(recording.to_bytes())
+    scans = len(recording.rows)
+    with rig(played, rate_hz, log) as port:
         command = [sys.executable, "-m", "edge_runtime.cli", "run", "--json", "--profile", profile]
         options = ["--bundle", str(bundle), "--port", port, "--scans", str(scans)]
         files = ["--journal", str(folder / "journal"), "--verdicts", str(verdicts)]
@@ -84,40 +108,36 @@ def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -
         if loop.returncode:
             raise EdgeError(f"demo: the loop ended with code {loop.returncode}")
         summary: dict[str, Any] = json.loads(loop.stdout.read())
-    answers = list(join(Recording.open(RECORDINGS), verdicts, log))
-    return summary | judge(answers, Recording.open(RECORDINGS).labels)
+    return summary | judge(list(join(recording, verdicts, log)), recording.labels)
 
 
 def join(recording: Recording, verdicts: Path, log: Path) -> Iterator[Answer]:
     """Tie each verdict to its sweep and to the moment the rig had written the sweep's last byte."""
-    powers = {
-        crc32(row.codes): crc32(array("h", [-50 * code for code in row.codes])) for row in recording.rows
-    }
-    rows = {powers[crc32(row.codes)]: row for row in recording.rows}
-    written: dict[int, list[int]] = {}
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        written.setdefault(powers[entry["codes_crc32"]], []).append(entry["written_us"])
+    sent: dict[int, list[tuple[int, Row]]] = {}
+    for line in log.read_text().splitlines()[1:]:
+        written_us, number, _label, _codes, powers = line.split("\t")
+        sent.setdefault(int(powers, 16), []).append((int(written_us), recording.rows[int(number)]))
     for line in verdicts.read_text().splitlines():
         verdict = json.loads(line)
-        crc, done = verdict["scan_crc32"], verdict["journaled_us"]
-        sent = max(us for us in written[crc] if us <= done)
-        yield Answer(rows[crc], verdict["label"], done - sent)
+        journaled_us = verdict["journaled_us"]
+        left_us, row = max(s for s in sent[verdict["scan_crc32"]] if s[0] <= journaled_us)
+        yield Answer(row, verdict["label"], journaled_us - left_us)
 
 
 def judge(answers: Sequence[Answer], labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy on the classes, and how often kinds that are no class were answered UNKNOWN."""
     known = [a for a in answers if a.row.split is Split.TEST]
     strange = [a for a in answers if a.row.split is Split.UNKNOWN]
-    right = sum(a.label == labels[a.row.label] for a in known)
+    right = np.array([a.label == labels[a.row.label] for a in known])
     answered = sum(a.label != "UNKNOWN" for a in known)
+    accuracy = share_with_interval(right, np.array([a.row.capture for a in known]))
     latencies = sorted(a.latency_us for a in answers)
     return {
-        "accuracy": right / len(known),
-        "accuracy_interval_95": wilson(right, len(known)),
-        "accuracy_where_answered": right / answered if answered else None,
-        "accuracy_scans": len(known),
-        "accuracy_recordings": len({a.row.capture for a in known}),
+        "accuracy": accuracy["value"],
+        "accuracy_interval_95": accuracy["interval_95"],
+        "accuracy_where_answered": int(right.sum()) / answered if answered else None,
+        "accuracy_scans": accuracy["scans"],
+        "accuracy_recordings": accuracy["captures"],
         "unknown_kinds_scans": len(strange),
         "unknown_kinds_answered_unknown": sum(a.label == "UNKNOWN" for a in strange) / max(1, len(strange)),
         "latency_ms": {
@@ -126,14 +146,6 @@ def judge(answers: Sequence[Answer], labels: Sequence[str]) -> dict[str, Any]:
             "max": latencies[-1] / 1000,
         },
     }
-
-
-def wilson(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share (E. B. Wilson, JASA 22, 1927)."""
-    share, shrink = right / of, 1 / (1 + z * z / of)
-    middle = shrink * (share + z * z / (2 * of))
-    half = shrink * z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return middle - half, middle + half
 
 
 @contextmanager

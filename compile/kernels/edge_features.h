@@ -70,11 +70,15 @@ static inline int32_t edge_kurtosis_q8(const struct edge_sweep *s)
  * 0 where there is no such pair. */
 static inline int32_t edge_texture_q4(const struct edge_sweep *s, uint32_t from, uint32_t to, uint32_t lag, int32_t base)
 {
+    int16_t least = edge_level(base);
     uint32_t sum = 0;
     if (to - from < lag)
         return 0;
-    for (uint32_t i = from; i + lag <= to; i++)
-        sum += (uint32_t)edge_abs(edge_max(s->power[i + lag], base) - edge_max(s->power[i], base));
+    const int16_t *here = s->power + from, *there = here + lag;
+    for (uint32_t i = 0; i < to - from - lag + 1; i++) {
+        int16_t a = here[i] > least ? here[i] : least, b = there[i] > least ? there[i] : least;
+        sum += (uint16_t)edge_abs(b - a);
+    }
     return (int32_t)edge_ratio(sum, to - from - lag + 1, 4);
 }
 
@@ -92,29 +96,31 @@ static inline int32_t edge_ripple_q4(const struct edge_sweep *s, uint32_t radius
 /* How many points are at `level` or above. */
 static inline int32_t edge_occupancy(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = 0;
+    int16_t least = edge_level(level);
+    uint16_t count = 0;
     for (uint32_t i = 0; i < s->points; i++)
-        count += s->power[i] >= level;
-    return (int32_t)count;
+        count = (uint16_t)(count + (s->power[i] >= least));
+    return level > INT16_MAX ? 0 : count;
 }
 
 /* How many unbroken runs of points are at `level` or above. */
 static inline int32_t edge_runs(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = s->power[0] >= level;
+    int16_t least = edge_level(level);
+    uint16_t count = s->power[0] >= least;
     for (uint32_t i = 1; i < s->points; i++)
-        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i - 1] < level);
-    return (int32_t)count;
+        count = (uint16_t)(count + ((s->power[i] >= least) & (s->power[i - 1] < least)));
+    return level > INT16_MAX ? 0 : count;
 }
 
-/* How many inner points are at `level` or above, above the point before and not below the point after. */
+/* How many local maxima are at `level` or above. */
 static inline int32_t edge_local_maxima(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t count = 0;
+    int16_t least = edge_level(level);
+    uint16_t count = 0;
     for (uint32_t i = 1; i + 1 < s->points; i++)
-        count += (uint32_t)(s->power[i] >= level) & (uint32_t)(s->power[i] > s->power[i - 1]) &
-                 (uint32_t)(s->power[i] >= s->power[i + 1]);
-    return (int32_t)count;
+        count = (uint16_t)(count + ((s->power[i] >= least) & edge_is_local_maximum(s, i)));
+    return level > INT16_MAX ? 0 : count;
 }
 
 /* Points from the first to the last that is at `level` or above, both counted; 0 where there is none. */
@@ -139,42 +145,62 @@ static inline int32_t edge_right(const struct edge_sweep *s, uint32_t offset)
     return s->peak_at + offset < s->points ? s->power[s->peak_at + offset] : s->floor;
 }
 
-/* Mean power over the floor of the points `from` .. `to` below or above the peak, towards zero. */
-static inline int32_t edge_mean_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+/* The points `from` .. `to` below and above the peak, as first <= at < end; none where end <= first. */
+struct edge_ring {
+    uint32_t first, end;
+};
+
+static inline struct edge_ring edge_ring_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    struct edge_ring ring = {s->peak_at < to ? 0 : s->peak_at - to, s->peak_at < from ? 0 : s->peak_at - from + 1};
+    return ring;
+}
+
+static inline struct edge_ring edge_ring_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    uint32_t end = s->peak_at + to + 1;
+    struct edge_ring ring = {s->peak_at + from, end < s->points ? end : s->points};
+    return ring;
+}
+
+/* Mean power over the floor of a ring of `size` points, towards zero; points beyond the sweep count as the floor. */
+static inline int32_t edge_ring_mean(const struct edge_sweep *s, struct edge_ring ring, uint32_t size)
 {
     int32_t sum = 0;
-    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
-        sum += s->power[s->peak_at - d] - s->floor;
-    return edge_div32s(sum, to - from + 1);
+    for (uint32_t i = ring.first; i < ring.end; i++)
+        sum += s->power[i] - s->floor;
+    return edge_div32s(sum, size);
+}
+
+/* Highest power over the floor of a ring's points; 0 where it has none. */
+static inline int32_t edge_ring_max(const struct edge_sweep *s, struct edge_ring ring)
+{
+    int16_t high = INT16_MIN;
+    if (ring.end <= ring.first)
+        return 0;
+    for (uint32_t i = ring.first; i < ring.end; i++)
+        high = s->power[i] > high ? s->power[i] : high;
+    return high - s->floor;
+}
+
+static inline int32_t edge_mean_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    return edge_ring_mean(s, edge_ring_left(s, from, to), to - from + 1);
 }
 
 static inline int32_t edge_mean_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t sum = 0;
-    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
-        sum += s->power[s->peak_at + d] - s->floor;
-    return edge_div32s(sum, to - from + 1);
+    return edge_ring_mean(s, edge_ring_right(s, from, to), to - from + 1);
 }
 
-/* Highest power over the floor of the points `from` .. `to` below or above the peak; 0 where there are none. */
 static inline int32_t edge_max_left(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t high = INT16_MIN;
-    if (from > s->peak_at)
-        return 0;
-    for (uint32_t d = from; d <= to && d <= s->peak_at; d++)
-        high = edge_max(high, s->power[s->peak_at - d]);
-    return high - s->floor;
+    return edge_ring_max(s, edge_ring_left(s, from, to));
 }
 
 static inline int32_t edge_max_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
-    int32_t high = INT16_MIN;
-    if (s->peak_at + from >= s->points)
-        return 0;
-    for (uint32_t d = from; d <= to && s->peak_at + d < s->points; d++)
-        high = edge_max(high, s->power[s->peak_at + d]);
-    return high - s->floor;
+    return edge_ring_max(s, edge_ring_right(s, from, to));
 }
 
 /* Mean |right - left| of the points 1 .. radius beside the peak. */
@@ -221,29 +247,28 @@ static inline int32_t edge_area(const struct edge_lobe *lobe, uint32_t radius)
     return (int32_t)edge_div32(lobe->top + lobe->area_left + lobe->area_right, 2 * radius + 1);
 }
 
-/* Distance of the second peak from the first; 0 where there is none. */
+/* Distance of the second peak from the first; 0 where there is none (second == 0). */
 static inline int32_t edge_second_offset(const struct edge_sweep *s, uint32_t second)
 {
-    return second == 0 ? 0 : edge_abs((int32_t)edge_key_at(second) - (int32_t)s->peak_at);
+    return second == 0 ? 0 : edge_abs((int32_t)second - (int32_t)s->peak_at);
 }
 
-/* How far the second peak lies below the first; its height over the floor where there is none. */
+/* How far the second peak lies below the first; the first's height over the floor where there is none. */
 static inline int32_t edge_second_drop(const struct edge_sweep *s, uint32_t second)
 {
-    return s->peak - (second == 0 ? s->floor : edge_key_power(second));
+    return s->peak - (second == 0 ? s->floor : s->power[second]);
 }
 
 /* How deep the lowest point between the two peaks lies below the second; 0 where there is none. */
 static inline int32_t edge_second_valley(const struct edge_sweep *s, uint32_t second)
 {
+    uint32_t from = second < s->peak_at ? second : s->peak_at, to = second < s->peak_at ? s->peak_at : second;
+    int16_t low = INT16_MAX;
     if (second == 0)
         return 0;
-    uint32_t at = edge_key_at(second), from = at < s->peak_at ? at : s->peak_at;
-    uint32_t to = at < s->peak_at ? s->peak_at : at;
-    int32_t low = INT32_MAX;
     for (uint32_t i = from; i <= to; i++)
-        low = edge_min(low, s->power[i]);
-    return edge_key_power(second) - low;
+        low = s->power[i] < low ? s->power[i] : low;
+    return s->power[second] - low;
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* What the feature kernels share, computed once a scan: extremes, order statistics, moments, the skirts of the peak.
- * A sweep is `points` (1 .. 4096) powers in hundredths of a dBm. Loops are written so that compilers vectorise them;
- * no value depends on whether they do. */
+ * A sweep is `points` (1 .. 4096) powers in hundredths of a dBm. Loops over points compare and subtract in 16 bits
+ * where that is exact, and keep their sums in 32, so that compilers fill a vector with eight points; no value
+ * depends on whether they do. */
 #ifndef EDGE_SWEEP_H
 #define EDGE_SWEEP_H
 
@@ -21,24 +22,35 @@ static inline int32_t edge_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t edge_max(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t edge_abs(int32_t a) { return a < 0 ? -a : a; }
 
-/* Power and position in one number, never 0, that orders by power, then by the lower position. */
-static inline uint32_t edge_key(int32_t power, uint32_t at) { return (uint32_t)(power + 32768) * 8192u + (8191u - at); }
-static inline int32_t edge_key_power(uint32_t key) { return (int32_t)(key >> 13) - 32768; }
-static inline uint32_t edge_key_at(uint32_t key) { return 8191u - (key & 8191u); }
+/* A level as a power: one above every power stays above all but 32767, one below stays below. */
+static inline int16_t edge_level(int32_t level) { return (int16_t)edge_max(edge_min(level, INT16_MAX), INT16_MIN); }
+
+/* The first point at or after `at` with that power; there must be one. Blocks without it are skipped whole. */
+static inline uint32_t edge_find(const struct edge_sweep *s, uint32_t at, int16_t power)
+{
+    for (; at + 32 <= s->points; at += 32) {
+        uint16_t hits = 0;
+        for (uint32_t i = 0; i < 32; i++)
+            hits = (uint16_t)(hits + (s->power[at + i] == power));
+        if (hits != 0)
+            break;
+    }
+    while (s->power[at] != power)
+        at++;
+    return at;
+}
 
 static inline void edge_extremes(struct edge_sweep *s)
 {
-    int16_t low = INT16_MAX;
-    uint32_t key = 0;
+    int16_t low = INT16_MAX, high = INT16_MIN;
     for (uint32_t i = 0; i < s->points; i++) {
         int16_t v = s->power[i];
-        uint32_t k = edge_key(v, i);
         low = v < low ? v : low;
-        key = k > key ? k : key;
+        high = v > high ? v : high;
     }
     s->minimum = low;
-    s->peak = edge_key_power(key);
-    s->peak_at = edge_key_at(key);
+    s->peak = high;
+    s->peak_at = edge_find(s, 0, high);
 }
 
 static inline void edge_mean(struct edge_sweep *s)
@@ -51,10 +63,11 @@ static inline void edge_mean(struct edge_sweep *s)
 
 static inline void edge_square(struct edge_sweep *s)
 {
+    int16_t mean = (int16_t)s->mean;
     uint64_t square = 0;
     for (uint32_t i = 0; i < s->points; i++) {
-        uint32_t d = (uint32_t)edge_abs(s->power[i] - s->mean); /* <= 65535, so d * d fits */
-        square += d * d;
+        uint16_t d = (uint16_t)edge_abs(s->power[i] - mean);
+        square += (uint32_t)d * d;
     }
     s->square = square;
 }
@@ -68,7 +81,7 @@ struct edge_bins {
 
 static inline uint32_t edge_bin(const struct edge_bins *b, int32_t power)
 {
-    return ((uint32_t)(power - b->bottom) * b->reciprocal) >> b->shift;
+    return ((uint32_t)(uint16_t)(power - b->bottom) * b->reciprocal) >> b->shift;
 }
 
 /* levels[k]: the order statistic of rank ranks[k] (0 = the smallest; ranks ascend), rounded down to the bins' grid.
@@ -79,8 +92,16 @@ static inline void edge_percentiles(const struct edge_sweep *s, const struct edg
     uint32_t bin = edge_bin(b, s->minimum), last = edge_bin(b, s->peak);
     for (uint32_t k = bin; k <= last; k++)
         counts[k] = 0;
-    for (uint32_t i = 0; i < s->points; i++)
-        counts[edge_bin(b, s->power[i])]++;
+    uint32_t at = 0;
+    for (; at + 32 <= s->points; at += 32) {
+        uint32_t block[32]; /* the bins of a block, which vectorise; counting them does not */
+        for (uint32_t i = 0; i < 32; i++)
+            block[i] = edge_bin(b, s->power[at + i]);
+        for (uint32_t i = 0; i < 32; i++)
+            counts[block[i]]++;
+    }
+    for (; at < s->points; at++)
+        counts[edge_bin(b, s->power[at])]++;
     uint32_t seen = counts[bin];
     for (uint32_t k = 0; k < wanted; k++) {
         while (seen <= ranks[k])
@@ -111,9 +132,10 @@ struct edge_lobe {
     uint32_t top, area_left, area_right, moment_left, moment_right;
 };
 
-static inline uint32_t edge_excess(const struct edge_sweep *s, uint32_t at, int32_t base)
+static inline uint16_t edge_excess(int16_t power, int16_t base)
 {
-    return (uint32_t)edge_max(s->power[at] - base, 0);
+    int16_t held = power > base ? power : base;
+    return (uint16_t)(held - base);
 }
 
 /* How many of `radius` points exist below and above the peak. */
@@ -128,36 +150,58 @@ static inline uint32_t edge_reach_right(const struct edge_sweep *s, uint32_t rad
     return room < radius ? room : radius;
 }
 
-static inline struct edge_lobe edge_lobe(const struct edge_sweep *s, uint32_t radius, int32_t base)
+static inline struct edge_lobe edge_lobe(const struct edge_sweep *s, uint32_t radius, int32_t level)
 {
-    struct edge_lobe lobe = {edge_excess(s, s->peak_at, base), 0, 0, 0, 0};
+    int16_t base = edge_level(level);
+    struct edge_lobe lobe = {edge_excess((int16_t)s->peak, base), 0, 0, 0, 0};
     uint32_t left = edge_reach_left(s, radius), right = edge_reach_right(s, radius);
-    for (uint32_t d = 1; d <= left; d++) {
-        uint32_t e = edge_excess(s, s->peak_at - d, base);
+    const int16_t *from = s->power + s->peak_at - left;
+    for (uint32_t k = 0; k < left; k++) {
+        uint16_t e = edge_excess(from[k], base), d = (uint16_t)(left - k);
         lobe.area_left += e;
-        lobe.moment_left += e * d;
+        lobe.moment_left += (uint32_t)e * d;
     }
-    for (uint32_t d = 1; d <= right; d++) {
-        uint32_t e = edge_excess(s, s->peak_at + d, base);
+    from = s->power + s->peak_at + 1;
+    for (uint32_t k = 0; k < right; k++) {
+        uint16_t e = edge_excess(from[k], base), d = (uint16_t)(k + 1);
         lobe.area_right += e;
-        lobe.moment_right += e * d;
+        lobe.moment_right += (uint32_t)e * d;
     }
     return lobe;
 }
 
-/* The highest local maximum at least `guard` (>= 1) points from the peak, as a key; 0 where there is none. A local
- * maximum is an inner point above the one before it and not below the one after it. */
+/* A local maximum: an inner point (0 < at < points - 1) above the one before it and not below the one after. */
+static inline int edge_is_local_maximum(const struct edge_sweep *s, uint32_t at)
+{
+    return (s->power[at] > s->power[at - 1]) & (s->power[at] >= s->power[at + 1]);
+}
+
+/* The highest local maximum with from <= at < to; the sweep's minimum, which none of them is, where there is none. */
+static inline int16_t edge_highest_local_maximum(const struct edge_sweep *s, uint32_t from, uint32_t to)
+{
+    const int16_t *here = s->power + from, *before = here - 1, *after = here + 1;
+    int16_t none = (int16_t)s->minimum, high = none;
+    for (uint32_t i = 0; i < to - from; i++) {
+        int16_t v = (here[i] > before[i]) & (here[i] >= after[i]) ? here[i] : none;
+        high = v > high ? v : high;
+    }
+    return high;
+}
+
+/* The first of the highest local maxima at least `guard` (>= 1) points from the peak; 0 where there is none. */
 static inline uint32_t edge_second(const struct edge_sweep *s, uint32_t guard)
 {
-    uint32_t key = 0;
-    for (uint32_t i = 1; i + 1 < s->points; i++) {
-        uint32_t k = edge_key(s->power[i], i);
-        uint32_t is = (uint32_t)(s->power[i] > s->power[i - 1]) & (uint32_t)(s->power[i] >= s->power[i + 1]) &
-                      (uint32_t)((uint32_t)edge_abs((int32_t)i - (int32_t)s->peak_at) >= guard);
-        k = is ? k : 0;
-        key = k > key ? k : key;
-    }
-    return key;
+    uint32_t left_end = s->peak_at >= guard ? s->peak_at - guard + 1 : 1;
+    uint32_t right_end = s->points - 1, right = s->peak_at + guard;
+    int16_t low = edge_highest_local_maximum(s, 1, left_end);
+    int16_t high = right < right_end ? edge_highest_local_maximum(s, right, right_end) : low;
+    int16_t top = low > high ? low : high;
+    if (top == s->minimum)
+        return 0;
+    uint32_t at = edge_find(s, low == top ? 1 : right, top);
+    while (!edge_is_local_maximum(s, at))
+        at = edge_find(s, at + 1, top);
+    return at;
 }
 
 #endif

@@ -6,17 +6,18 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from edge_runtime.errors import BadInput
+from edge_runtime.rig.emulator import Emulator
 from edge_runtime.rig.mishaps import KINDS, Mishaps
 from edge_runtime.rig.playlist import Playlist, open_playlist
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
+from edge_runtime.rig.tinysa import TinySAEmulator
 
-EMULATORS: dict[str, Callable[..., Any]] = {"rf-explorer": RFExplorerEmulator}
+EMULATORS: dict[str, type[Emulator]] = {e.name: e for e in (RFExplorerEmulator, TinySAEmulator)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,111 +2,43 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import TextIO
-from zlib import crc32
+from typing import Any
 
-from edge_runtime.recording import Row
-from edge_runtime.rig.mishaps import Mishaps
-from edge_runtime.rig.playlist import Playlist
-from edge_runtime.rig.pty_port import PtyPort
+from edge_runtime.rig.emulator import Emulator
 from edge_runtime.scan import Axis
 from edge_runtime.scanners.rf_explorer import EARLY_END, RESET_LINE
 
-BAUD = 500_000
 SERIAL = b"EDGERIG000000001"
-SILENCE_SECONDS, UNPLUGGED_SECONDS = 2.0, 1.0
 MIN_KHZ, MAX_KHZ, MAX_SPAN_KHZ = 240_000, 960_000, 100_000
 
 
-class RFExplorerEmulator:
-    """Plays a playlist as sweeps at `rate_hz` once asked for its configuration; obeys the host's commands.
-
-    log: gets a line for every sweep that left whole and undamaged, see `LOG_HEADER`.
-    stopped: asked between sweeps; True ends `run`.
-    """
+class RFExplorerEmulator(Emulator):
+    """Sweeps once asked for its configuration, as the instrument does; other points snap the step."""
 
     name = "rf-explorer"
+    baud = 500_000
 
-    def __init__(
-        self,
-        playlist: Playlist,
-        rate_hz: float,
-        mishaps: Mishaps,
-        log: TextIO | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.port = PtyPort(self.name, BAUD)
-        self._playlist = playlist
-        self._period = 1 / rate_hz
-        self._mishaps = mishaps
-        self._log = log
-        self._stopped = stopped
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._heard = b""
-        self._axis = playlist.axis
         self._dumping = False
         self._on = True
         self._calculator = 0
-        self.played = 0
-        if log is not None:
-            log.write(LOG_HEADER)
 
-    def run(self) -> None:
-        """Play the list to its end (for ever where it loops), or until `stopped`."""
-        rows: Iterator[tuple[int, Row]] = iter(self._playlist)
-        due = time.monotonic()
-        while not self._stopped():
-            self._obey(self.port.listen(min(0.05, due - time.monotonic())))
-            if not (self._dumping and self._on):
-                due = time.monotonic() + self._period
-            elif time.monotonic() >= due:
-                entry = next(rows, None)
-                if entry is None:
-                    return
-                due = max(due + self._period, time.monotonic())
-                self._play(*entry)
+    def wanted(self) -> bool:
+        return self._dumping and self._on
 
-    def _play(self, number: int, row: Row) -> None:
-        self.played += 1
-        codes = self._playlist.codes(row, self._axis)
-        frame = sweep_frame(codes)
-        happens = self._mishaps.at(self.played)
-        whole = True
-        for mishap in happens:
-            if mishap == "garbage":
-                self.port.write(self._mishaps.garbage())
-            elif mishap == "silence":
-                self._pass_time(SILENCE_SECONDS)
-            elif mishap == "unplug":
-                self.port.write(frame[: len(frame) // 2])
-                self._replug()
-                return
-            elif mishap == "abort":
-                frame, whole = frame[: len(frame) // 2] + EARLY_END, False
-            else:
-                frame, whole = getattr(self._mishaps, mishap)(frame), False
-        left_us = self.port.write(frame)
-        if whole and self._log is not None:
-            powers = b"".join((-50 * code).to_bytes(2, "little", signed=True) for code in codes)
-            label = self._playlist.labels[row.label]
-            self._log.write(f"{left_us}\t{number}\t{label}\t{crc32(codes):08x}\t{crc32(powers):08x}\n")
-            self._log.flush()
+    def frame(self, codes: bytes) -> bytes:
+        return sweep_frame(codes)
 
-    def _replug(self) -> None:
-        self.port.unplug()
+    def early_end(self, frame: bytes) -> bytes:
+        return frame[: len(frame) // 2] + EARLY_END
+
+    def replugged(self) -> None:
         self._dumping = False
         self._heard = b""
-        self._pass_time(UNPLUGGED_SECONDS)
-        self.port.plug()
 
-    def _pass_time(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._stopped():
-            time.sleep(0.02)
-
-    def _obey(self, data: bytes) -> None:
-        """Carry out the commands that `data` completes."""
+    def obey(self, data: bytes) -> None:
         self._heard += data
         while (start := self._heard.find(b"#")) >= 0:
             self._heard = self._heard[start:]
@@ -176,10 +108,6 @@ class RFExplorerEmulator:
             MAX_SPAN_KHZ,
             self._calculator,
         )
-
-
-LOG_HEADER = "left_us\trow\tlabel\tcodes_crc32\tpower_crc32\n"
-"""left_us: just before the last bytes were handed over, monotonic; power_crc32: as the journal has it."""
 
 
 def sweep_frame(codes: bytes) -> bytes:

@@ -10,6 +10,8 @@ from edge_runtime.scanners.base import Scanner
 
 SCANNERS = {
     "rf-explorer": ("edge_runtime.scanners.rf_explorer", "RFExplorer"),
+    "tinysa": ("edge_runtime.scanners.tinysa", "TinySA"),
+    "tinysa-ultra": ("edge_runtime.scanners.tinysa", "TinySAUltra"),
 }
 
 

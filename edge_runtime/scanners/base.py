@@ -72,6 +72,7 @@ class Scanner:
     terminator: the byte that ends every frame, so that the port may sleep until it arrives; -1 where frames
         have none.
     frame_bytes: the size of the frames that come now, 0 where that is not known.
+    byte_us: how long a byte is on the wire; the port sets it, 0 where the bytes are not sent by a UART.
     """
 
     name = ""
@@ -80,6 +81,7 @@ class Scanner:
     silent_us = 10_000_000
     terminator = -1
     frame_bytes = 0
+    byte_us = 0.0
 
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         """Take bytes that arrived until `now_us`, give the events that they complete."""
@@ -92,6 +94,10 @@ class Scanner:
     def reset(self) -> None:
         """Forget what is half received: the port was closed and opened again."""
         raise NotImplementedError
+
+    def end(self, now_us: int) -> Sequence[Heard]:
+        """The events that the end of a file completes."""
+        return ()
 
     def start(self) -> bytes:
         """What to write to a port just opened, so that the scanner says what it is and begins to sweep."""
@@ -129,24 +135,73 @@ RUN_LIMIT = 4096
 """Damage is reported at the latest after so many bytes, so that endless garbage is seen while it lasts."""
 
 
-class Loss:
-    """Counts the bytes of one run of damage, from the first bad byte to the next good frame."""
+class StreamScanner(Scanner):
+    """A scanner whose bytes are one stream of pieces: frames, lines, and what is neither.
+
+    A protocol gives `_piece`. Damage is counted in runs, from the first bad byte to the next good piece; a
+    run keeps the reason that began it.
+    """
 
     def __init__(self) -> None:
-        self.reason = Reason.GARBAGE
-        self.size = 0
+        self._identity = Identity()
+        self.reset()
 
-    def add(self, size: int, reason: Reason, into: list[Heard]) -> None:
-        """Count `size` bytes. A run keeps the reason that began it; long runs are reported in pieces."""
-        if not self.size:
-            self.reason = reason
-        self.size += size
-        while self.size >= RUN_LIMIT:
-            into.append(Damage(self.reason, RUN_LIMIT))
-            self.size -= RUN_LIMIT
+    def reset(self) -> None:
+        self._buffer = b""
+        self._lost = 0
+        self._why = Reason.GARBAGE
 
-    def flush(self, into: list[Heard]) -> None:
-        """A good frame follows: report what was lost before it."""
-        if self.size:
-            into.append(Damage(self.reason, self.size))
-            self.size = 0
+    def missing(self) -> int:
+        return self.frame_bytes - len(self._buffer) if self._buffer else 0
+
+    def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
+        self._buffer += data
+        events: list[Heard] = []
+        at, end = 0, len(self._buffer)
+        while at < end:
+            used = self._piece(at, now_us, events)
+            if used == 0:
+                break
+            at += used
+        self._buffer = self._buffer[at:]
+        return events
+
+    def end(self, now_us: int) -> Sequence[Heard]:
+        events: list[Heard] = []
+        if self._buffer:
+            self._lose(len(self._buffer), Reason.TRUNCATED, events)
+        self._flush(events)
+        self.reset()
+        return events
+
+    def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
+        """Decode what begins at `at` of the buffer; the bytes it took, 0 where more are needed."""
+        raise NotImplementedError
+
+    def _lose(self, size: int, reason: Reason, events: list[Heard]) -> int:
+        """Count `size` bytes as damage, and take them."""
+        if not self._lost:
+            self._why = reason
+        self._lost += size
+        while self._lost >= RUN_LIMIT:
+            events.append(Damage(self._why, RUN_LIMIT))
+            self._lost -= RUN_LIMIT
+        return size
+
+    def _flush(self, events: list[Heard]) -> None:
+        """A good piece follows: report what was lost before it."""
+        if self._lost:
+            events.append(Damage(self._why, self._lost))
+            self._lost = 0
+
+    def _identify(self, events: list[Heard], **known: str) -> None:
+        """Tell what the scanner said of itself, where that is news."""
+        identity = self._identity._replace(**known)
+        if identity != self._identity:
+            self._identity = identity
+            events.append(identity)
+
+
+def int16(value: int) -> bytes:
+    """A power as a Scan holds it; what an int16 cannot hold is held at its ends."""
+    return max(-0x8000, min(0x7FFF, value)).to_bytes(2, "little", signed=True)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Scan
-from edge_runtime.scanners.base import Can, Configuration, Heard, Identity, Loss, Scanner, Send
+from edge_runtime.scanners.base import Can, Configuration, Heard, Send, StreamScanner
 
 EARLY_END = b"\xff\xfe\xff\xfe\x00"
 LINE_LIMIT = 192
@@ -80,29 +80,24 @@ def frequencies_command(axis: Axis, top_dbm: int = 0, bottom_dbm: int = -120) ->
     return command(b"C2-F:%07d,%07d,%04d,%04d" % (start_khz, end_khz, top_dbm, bottom_dbm))
 
 
-class RFExplorer(Scanner):
+class RFExplorer(StreamScanner):
     """An RF Explorer's decoder and commands. Where `axis` is given it is asked for once and read back."""
 
     name = "rf-explorer"
     baud = 500_000
+    byte_us = 20.0
     can = Can.CONFIGURE | Can.PAUSE | Can.SLEEP
     terminator = 0x0A
 
     def __init__(self, axis: Axis | None = None) -> None:
+        super().__init__()
         self._wanted = axis
-        self._asked = False
-        self._buffer = b""
-        self._searched = 0  # how far the sweep at the buffer's head was searched for its early end
-        self._loss = Loss()
         self._axis: Axis | None = None
-        self._identity = Identity()
         self._head = b""  # how the last good sweep began
-        self.frame_bytes = 0
 
     def reset(self) -> None:
-        self._buffer = b""
-        self._searched = 0
-        self._loss = Loss()
+        super().reset()
+        self._searched = 0  # how far the sweep at the buffer's head was searched for its early end
         self._asked = False
 
     def start(self) -> bytes:
@@ -123,44 +118,26 @@ class RFExplorer(Scanner):
     def wake(self) -> bytes:
         return LCD_ON + REQUEST_CONFIGURATION
 
-    def missing(self) -> int:
-        return self.frame_bytes - len(self._buffer) if self._buffer else 0
-
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         # The steady state: one read holds exactly one sweep like the last one.
-        if len(data) == self.frame_bytes and not self._buffer and not self._loss.size:
+        if len(data) == self.frame_bytes and not self._buffer and not self._lost:
             head = self._head
             if data.startswith(head) and data.endswith(b"\r\n") and EARLY_END not in data:
-                return (Scan(self._powers(data[len(head) : -2]), self._axis, now_us),)  # type: ignore[arg-type]
-        self._buffer += data
-        events: list[Heard] = []
-        at = 0
-        while at < len(self._buffer):
-            used = self._frame(at, now_us, events)
-            if used == 0:
-                break
-            at += used
-            self._searched = 0
-        self._buffer = self._buffer[at:]
-        return events
+                return (self._scan(data[len(head) : -2], now_us),)
+        return super().feed(data, now_us)
 
-    def _frame(self, at: int, now_us: int, events: list[Heard]) -> int:
-        """Decode what begins at `at`; the bytes it took, 0 where more are needed."""
+    def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
         first = self._buffer[at]
         if first == 0x24:
             return self._sweep(at, now_us, events)
         if first in (0x23, 0x28):
             return self._line(at, events)
-        if first == 0x0D and not self._loss.size:  # an early end may be followed by an end of line
+        if first == 0x0D and not self._lost:  # an early end may be followed by an end of line
             rest = self._buffer[at + 1 : at + 2]
             if rest in (b"", b"\n"):
                 return 2 * len(rest)
         found = _START.search(self._buffer, at)
         return self._lose((found.start() if found else len(self._buffer)) - at, Reason.GARBAGE, events)
-
-    def _lose(self, size: int, reason: Reason, events: list[Heard]) -> int:
-        self._loss.add(size, reason, events)
-        return size
 
     def _sweep(self, at: int, now_us: int, events: list[Heard]) -> int:
         buffer = self._buffer
@@ -178,9 +155,9 @@ class RFExplorer(Scanner):
             return 0
         if buffer[end : end + 2] != b"\r\n":
             return self._lose(1, Reason.TRUNCATED, events)
-        self._loss.flush(events)
+        self._flush(events)
         self._head, self.frame_bytes = buffer[at:body], head + count + 2
-        events.append(Scan(self._powers(buffer[body:end]), self._axis, now_us))  # type: ignore[arg-type]
+        events.append(self._scan(buffer[body:end], now_us))
         return head + count + 2
 
     def _refusal(self, count: int) -> Reason | None:
@@ -192,17 +169,18 @@ class RFExplorer(Scanner):
         return None if count == self._axis.points else Reason.BAD_LENGTH
 
     def _early_end(self, at: int, early: int, events: list[Heard]) -> int:
-        self._loss.flush(events)
+        self._flush(events)
         self._lose(early + len(EARLY_END) - at, Reason.ABORTED, events)
-        self._loss.flush(events)
+        self._flush(events)
         return early + len(EARLY_END) - at
 
-    def _powers(self, codes: bytes) -> bytes:
-        """int16 hundredths of a dBm, as two byte planes: no Python object is made per point."""
+    def _scan(self, codes: bytes, now_us: int) -> Scan:
+        """The powers are put together from two byte planes: no Python object is made per point."""
         powers = self._scratch
         powers[0::2] = codes.translate(self._low)
         powers[1::2] = codes.translate(self._high)
-        return bytes(powers)
+        measured_us = now_us - int(self.frame_bytes * self.byte_us)
+        return Scan(bytes(powers), self._axis, now_us, measured_us)  # type: ignore[arg-type]
 
     def _line(self, at: int, events: list[Heard]) -> int:
         matched = _LINE.match(self._buffer, at, at + LINE_LIMIT)
@@ -223,7 +201,7 @@ class RFExplorer(Scanner):
             if not matched or not self._configured(matched, events):
                 return self._lose(1, Reason.GARBAGE, events)
             return size
-        self._loss.flush(events)
+        self._flush(events)
         if matched := _MODEL.fullmatch(line):
             boards = [MODELS.get(int(m), f"model {int(m)}") for m in matched.group(1, 2) if m != b"255"]
             self._identify(events, model=" + ".join(boards), firmware=matched[3].decode())
@@ -236,18 +214,12 @@ class RFExplorer(Scanner):
             return self._lose(1, Reason.GARBAGE, events)
         return size
 
-    def _identify(self, events: list[Heard], **known: str) -> None:
-        identity = self._identity._replace(**known)
-        if identity != self._identity:
-            self._identity = identity
-            events.append(identity)
-
     def _configured(self, matched: re.Match[bytes], events: list[Heard]) -> bool:
         fields = matched.group(1, 2, 3) if matched[1] else matched.group(4, 5, 6)
         start_khz, step_hz, points = (int(f) for f in fields)
         if points == 0 or step_hz == 0:
             return False
-        self._loss.flush(events)
+        self._flush(events)
         axis = Axis(start_khz * 1000, step_hz, points)
         if axis != self._axis:
             self._head, self.frame_bytes = b"", 0

@@ -1,0 +1,315 @@
+"""`scripts/derive_scans`: IQ captures to the sweeps that the demo trains on and plays.
+
+Every capture has its own random streams, seeded from its SHA-256, and gives its sweeps in the same order
+whatever other captures there are; only how many are taken, and into which split, depends on the set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from compile.demo.remix import Stretches, cut, find_stretches, remix_burst, remix_quiet
+from compile.demo.sweeps import AXIS, POINTS, SAMPLE_RATE_HZ, SWEEP_SAMPLES, SWEEP_US, Iq, read_iq, sweep
+from edge_runtime.errors import BadInput, EdgeError
+from edge_runtime.recording import Capture, Origin, Recording, Row, Split
+
+CLASSES = (
+    "TFA-Twin-Plus-30.3049",
+    "brennstuhl_rcs_2044",
+    "danfoss",
+    "door_bell",
+    "dsc",
+    "ec3k",
+    "waveman",
+)
+"""Kinds that the model learns; every other kind is kept out of training.
+
+Chosen for bursts that stay recognisable 10 dB under fresh noise: a kind heard faintly would be learned by its
+faintness, which is the receiver's and not its own.
+"""
+NOTHING = "nothing"
+LICENCE = "the repository states no licence; no capture is shipped, only sweeps measured from it"
+LIMIT_BYTES = 3_000_000
+MAX_CAPTURES = 65_535
+
+_HEADER_BYTES = 10_000
+_ROW_BYTES = 10
+_COLUMNS = ("file", "label", "session", "sample_rate_hz", "sha256", "source")
+_HEAD = ("capture", "sha256", "label", "session", "split", "remix", "recorded", "quiet", "background")
+_ROOT = Path(__file__).resolve().parents[2]
+
+Quota = dict[Split, tuple[int, int]]
+# Sweeps of one kind in one split, shared by its captures: (per kind, at most per capture).
+_REMIX: Quota = {
+    Split.TRAIN: (800, 200),
+    Split.CALIBRATION: (160, 100),
+    Split.TEST: (160, 100),
+    Split.UNKNOWN: (120, 20),
+}
+_RECORDED: Quota = {
+    Split.TRAIN: (0, 0),
+    Split.CALIBRATION: (0, 0),
+    Split.TEST: (60, 40),
+    Split.UNKNOWN: (40, 10),
+}
+_QUIET: Quota = {
+    Split.TRAIN: (100, 20),
+    Split.CALIBRATION: (20, 10),
+    Split.TEST: (30, 15),
+    Split.UNKNOWN: (20, 5),
+}
+_BACKGROUND: Quota = {
+    Split.TRAIN: (80, 20),
+    Split.CALIBRATION: (15, 10),
+    Split.TEST: (20, 10),
+    Split.UNKNOWN: (10, 5),
+}
+
+
+@dataclass(slots=True)
+class Source:
+    """One capture of the table, and what became of it."""
+
+    capture: Capture
+    path: Path
+    source: str
+    split: Split = Split.UNKNOWN
+    counts: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+
+
+def read_table(folder: Path) -> list[Source]:
+    """The captures that `folder`/captures.csv names, by file name. Raises BadInput where it cannot be."""
+    table = folder / "captures.csv"
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise BadInput(f"captures {table}: {reason}; name their folder with --captures") from e
+    if not rows:
+        raise BadInput(f"captures {table}: names no capture; its columns are {', '.join(_COLUMNS)}")
+    if len(rows) > MAX_CAPTURES:
+        raise BadInput(
+            f"captures {table}: names {len(rows)} captures; split it, a recording holds {MAX_CAPTURES}"
+        )
+    sources = [_source(row, folder, table) for row in rows]
+    return sorted(sources, key=lambda s: s.capture["name"])
+
+
+def _source(row: dict[str, str], folder: Path, table: Path) -> Source:
+    missing = [name for name in _COLUMNS if not row.get(name)]
+    if missing:
+        raise BadInput(
+            f"captures {table}: a row lacks {', '.join(missing)}; its columns are {', '.join(_COLUMNS)}"
+        )
+    if row["sample_rate_hz"] != str(SAMPLE_RATE_HZ):
+        raise BadInput(
+            f"captures {table}: {row['file']} was sampled at {row['sample_rate_hz']} Hz; "
+            f"resample it to {SAMPLE_RATE_HZ}"
+        )
+    capture = Capture(name=row["file"], sha256=row["sha256"], label=row["label"], session=row["session"])
+    return Source(capture, folder / "captures" / row["file"], row["source"])
+
+
+def assign_splits(sources: Sequence[Source]) -> None:
+    """Give every capture of a class its split: about 60 % train, 15 % calibration, 25 % test, by kind.
+
+    Within a kind, captures are dealt in the order of their SHA-256, so the choice is arbitrary but nobody's.
+    A session of one capture goes to training: nothing about it could be learned otherwise.
+    """
+    sizes = Counter(s.capture["session"] for s in sources)
+    for kind in CLASSES:
+        members = sorted(
+            (s for s in sources if s.capture["label"] == kind), key=lambda s: s.capture["sha256"]
+        )
+        alone = [s for s in members if sizes[s.capture["session"]] == 1 and len(members) > 1]
+        for s in alone:
+            s.split = Split.TRAIN
+        dealt = [s for s in members if s not in alone]
+        for s, split in zip(dealt, _deal(len(dealt)), strict=True):
+            s.split = split
+
+
+def _deal(count: int) -> list[Split]:
+    """Splits for `count` captures; two give training and test, one is trained on."""
+    test = max(1, round(count / 4)) if count > 1 else 0
+    calibration = max(1, round(count * 0.15)) if count > 2 else 0
+    train = count - test - calibration
+    return [Split.TRAIN] * train + [Split.CALIBRATION] * calibration + [Split.TEST] * test
+
+
+def quota(table: Quota, split: Split, sharers: int, share: float = 1.0) -> int:
+    """How many sweeps one of `sharers` captures contributes; `share` thins a set that would be too large."""
+    per_kind, per_capture = table[split]
+    return int(share * min(per_capture, -(-per_kind // max(1, sharers))))
+
+
+def share_that_fits(sources: Sequence[Source], sharers: Counter[tuple[str, Split]]) -> float:
+    """The share of the quotas that keeps the recording under LIMIT_BYTES, whatever the captures hold."""
+    kinds = [(s.split, sharers[s.capture["label"], s.split]) for s in sources]
+    sweeps = sum(quota(table, *kind) for kind in kinds for table in (_REMIX, _RECORDED, _QUIET, _BACKGROUND))
+    room = LIMIT_BYTES - _HEADER_BYTES - sum(len(json.dumps(s.capture)) + 1 for s in sources)
+    return max(0.0, min(1.0, room / max(1, sweeps * (POINTS + _ROW_BYTES))))
+
+
+def load(source: Source) -> Iq:
+    """A capture's samples. Raises BadInput where the file is missing or not the one in the table."""
+    try:
+        data = source.path.read_bytes()
+    except OSError as e:
+        raise BadInput(f"capture {source.path}: {e.strerror}; fetch it or take it out of captures.csv") from e
+    if hashlib.sha256(data).hexdigest() != source.capture["sha256"].lower():
+        raise BadInput(f"capture {source.path}: its SHA-256 is not the one in captures.csv; fetch it again")
+    return read_iq(data)
+
+
+def _stream(source: Source, purpose: Origin | str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{source.capture['sha256'].lower()} {purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+Maker = Callable[[Iq, Stretches, np.random.Generator], bytes]
+
+
+def _recorded(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
+    return sweep(cut(iq, found.active, rng))
+
+
+def _background(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
+    return sweep(cut(iq, found.silent, rng))
+
+
+def derive(source: Source, iq: Iq, sharers: int, share: float) -> Iterator[tuple[str, Origin, bytes]]:
+    """Label, origin and codes of each sweep that a capture gives; what it lacks is noted in `source`."""
+    found = find_stretches(iq)
+    kind = source.capture["label"]
+    plan: list[tuple[str, str, Origin, tuple[int, ...], Quota, Maker]] = [
+        ("remix", kind, Origin.REMIX, found.active, _REMIX, remix_burst),
+        ("recorded", kind, Origin.RECORDED, found.active, _RECORDED, _recorded),
+        ("quiet", NOTHING, Origin.QUIET, found.quiet, _QUIET, remix_quiet),
+        ("background", NOTHING, Origin.RECORDED, found.silent, _BACKGROUND, _background),
+    ]
+    source.note = _note(iq, found)
+    for purpose, label, origin, starts, table, make in plan:
+        rng = _stream(source, purpose)
+        for _ in range(quota(table, source.split, sharers, share) if starts else 0):
+            source.counts[purpose] += 1
+            yield label, origin, make(iq, found, rng)
+
+
+def _note(iq: Iq, found: Stretches) -> str:
+    if len(iq) < SWEEP_SAMPLES:
+        return f"shorter than one sweep ({len(iq)} of {SWEEP_SAMPLES} samples)"
+    lacks = [name for name, starts in (("active", found.active), ("quiet", found.quiet)) if not starts]
+    return f"no {' and no '.join(lacks)} sweep" if lacks else ""
+
+
+def record(sources: Sequence[Source], progress: Callable[[str], None]) -> Recording:
+    """Sweeps of all captures, in the order of their names. Raises BadInput for a capture it cannot read."""
+    others = sorted({s.capture["label"] for s in sources} - {*CLASSES, NOTHING})
+    labels = [*CLASSES, NOTHING, *others]
+    sharers = Counter((s.capture["label"], s.split) for s in sources)
+    share = share_that_fits(sources, sharers)
+    rows = []
+    for index, s in enumerate(sources):
+        sweeps = derive(s, load(s), sharers[s.capture["label"], s.split], share)
+        for label, origin, swept in sweeps:
+            rows.append(Row(labels.index(label), index, s.split, origin, SWEEP_US, swept))
+        progress(f"{s.capture['name']}: {sum(s.counts.values())} sweeps{', ' * bool(s.note)}{s.note}")
+    return Recording(AXIS, labels, [s.capture for s in sources], rows)
+
+
+def table_text(sources: Iterable[Source]) -> str:
+    """The table of sources, CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_HEAD, "note", "source", "licence"])
+    for s in sources:
+        c = s.capture
+        counts = [s.counts[name] for name in _HEAD[5:]]
+        row = [c["name"], c["sha256"], c["label"], c["session"], s.split.name.lower(), *counts]
+        writer.writerow([*row, s.note, s.source, LICENCE])
+    return out.getvalue()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `path` or leave what was there. Raises BadInput where it cannot be written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as e:
+        beside.unlink(missing_ok=True)
+        raise BadInput(f"output {path}: {e.strerror}; choose another with -o") from e
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="derive_scans",
+        description="IQ captures to recorded sweeps (.scans) and their table of sources (.csv).",
+    )
+    parser.add_argument(
+        "--captures",
+        type=Path,
+        default=_ROOT.parent / "shared" / "data",
+        metavar="DIR",
+        help="holds captures.csv and the folder captures/ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o",
+        type=Path,
+        default=_ROOT / "compile" / "demo" / "recordings.scans",
+        metavar="FILE",
+        dest="out",
+        help="the recording; the table is written beside it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="put every capture of a class into the test split"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Exit code 0, or 2 with one line on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="derive_scans", description="IQ captures to recorded sweeps (.scans)."
+    )
+    parser.add_argument("--captures", type=Path, default=_ROOT.parent / "shared" / "data", metavar="DIR")
+    parser.add_argument(
+        "-o", type=Path, default=_ROOT / "compile/demo/recordings.scans", metavar="FILE", dest="out"
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="put every capture of a class into the test split"
+    )
+    args = parser.parse_args(argv)
+    try:
+        sources = read_table(args.captures)
+        assign_splits(sources)
+        if args.test:
+            for s in sources:
+                s.split = Split.UNKNOWN if s.split is Split.UNKNOWN else Split.TEST
+        recording = record(sources, lambda line: print(line, file=sys.stderr))
+        data = recording.to_bytes()
+        write_whole(args.out, data)
+        write_whole(args.out.with_suffix(".csv"), table_text(sources).encode())
+    except EdgeError as e:
+        print(f"derive_scans: {e}", file=sys.stderr)
+        return e.exit_code
+    print(
+        f"{args.out}: {len(recording.rows)} sweeps of {len(sources)} captures, {len(data)} bytes",
+        file=sys.stderr,
+    )
+    return 0

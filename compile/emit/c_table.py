@@ -1,0 +1,168 @@
+"""Trees as tables, walked by a small C loop: exact on every target, and quick to compile whatever the size.
+
+Each tree's splits are numbered from 0 in preorder, its leaves follow them; a node is
+
+    { slot, rank, child[2] }        next = child[q[slot] > rank]
+
+and a number not below the tree's count of splits is a leaf. The other emitters are tested against this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compile.emit import c_ranks, c_text
+from compile.forest import Forest, Ints
+from compile.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Splits and leaves of all trees in the order of the tables."""
+
+    splits: Ints  # node numbers
+    leaves: Ints  # node numbers
+    children: Ints  # (splits, 2), numbers within the tree
+    counts: list[int]  # splits of each tree
+
+
+def table_c(ranks: Ranks) -> str:
+    """C source that defines `edge_walk(const edge_rank *q, double *raw_scores)` and its tables."""
+    forest = ranks.forest
+    layout = _lay_out(forest)
+    largest_child = int(layout.children.max(initial=0))
+    slot, rank = ranks.slot[layout.splits], ranks.rank[layout.splits]
+    child = c_text.unsigned(largest_child)
+    rows = [
+        f"{{{s}, {k}, {{{a}, {b}}}}}"
+        for s, k, (a, b) in zip(slot, rank, layout.children.tolist(), strict=True)
+    ]
+    types = c_text.unsigned(int(slot.max(initial=0))), c_text.unsigned(int(rank.max(initial=0)))
+    parts = [
+        f"typedef struct {{ {types[0]} slot; {types[1]} rank; {child} child[2]; }} edge_node;\n",
+        c_text.array("edge_node", "edge_nodes", rows, 8),
+        c_text.array(c_text.unsigned(max(layout.counts)), "edge_splits", layout.counts),
+        _leaf_table(forest, layout),
+    ]
+    if ranks.categorical:
+        parts.append(c_ranks.category_bits_c(ranks.categorical))
+    parts.append(_walk(ranks))
+    return "\n".join(parts)
+
+
+def _lay_out(forest: Forest) -> _Layout:
+    splits: list[int] = []
+    leaves: list[int] = []
+    children: list[tuple[int, int]] = []
+    counts = []
+    for root in forest.roots[:-1]:
+        mine, ends = _preorder(forest, int(root))
+        numbers = {node: i for i, node in enumerate(mine)} | {
+            node: len(mine) + i for i, node in enumerate(ends)
+        }
+        children += [(numbers[int(forest.left[n])], numbers[int(forest.right[n])]) for n in mine]
+        splits += mine
+        leaves += ends
+        counts.append(len(mine))
+    return _Layout(
+        np.array(splits, np.int32),
+        np.array(leaves, np.int32),
+        np.array(children, np.int64).reshape(-1, 2).astype(np.int32),
+        counts,
+    )
+
+
+def _preorder(forest: Forest, root: int) -> tuple[list[int], list[int]]:
+    splits, leaves, stack = [], [], [root]
+    while stack:
+        node = stack.pop()
+        if forest.feature[node] < 0:
+            leaves.append(node)
+        else:
+            splits.append(node)
+            stack += [int(forest.right[node]), int(forest.left[node])]
+    return splits, leaves
+
+
+def _leaf_table(forest: Forest, layout: _Layout) -> str:
+    ctype = "float" if forest.single else "double"
+    values = forest.leaf_values[forest.leaf[layout.leaves]].ravel()
+    return c_text.array(ctype, "edge_leaves", [c_text.number(v, single=forest.single) for v in values], 4)
+
+
+def _walk(ranks: Ranks) -> str:
+    forest = ranks.forest
+    real = "float" if forest.single else "double"
+    width = forest.leaf_values.shape[1]
+    test = "q[at->slot] > at->rank"
+    if ranks.categorical:
+        test = "edge_goes_right(at, q)"
+    cycle = _cycle(forest.tree_output)
+    if forest.tree_output[0] < 0:
+        add = f"for (uint32_t o = 0; o < {width}; o++) sum[o] += leaves[(node - splits) * {width} + o];"
+        table = ""
+    elif cycle:
+        add = "sum[0] += leaves[node - splits];"
+        if cycle > 1:
+            add = "sum[output] += leaves[node - splits];\n"
+            add += f"        output = output + 1 == {cycle} ? 0 : output + 1;"
+        table = ""
+    else:
+        add = "sum[edge_outputs[tree]] += leaves[node - splits];"
+        table = c_text.array(c_text.unsigned(forest.n_outputs), "edge_outputs", forest.tree_output) + "\n"
+    start = [c_text.number(v if forest.base_first else 0.0, single=forest.single) for v in forest.base]
+    return f"""\
+{table}{_GOES_RIGHT if ranks.categorical else ""}
+static void edge_walk(const edge_rank *q, double *raw_scores)
+{{
+    {real} sum[{forest.n_outputs}] = {{{", ".join(start)}}};
+    const edge_node *nodes = edge_nodes;
+    const {real} *leaves = edge_leaves;
+{"    uint32_t output = 0;" if cycle > 1 else ""}
+    for (uint32_t tree = 0; tree < {forest.n_trees}; tree++) {{
+        uint32_t splits = edge_splits[tree];
+        uint32_t node = 0;
+        while (node < splits) {{
+            const edge_node *at = nodes + node;
+            node = at->child[{test}];
+        }}
+        {add}
+        nodes += splits;
+        leaves += (splits + 1) * {width};
+    }}
+{finish_c(forest)}}}
+"""
+
+
+_GOES_RIGHT = """\
+static inline uint32_t edge_goes_right(const edge_node *at, const edge_rank *q)
+{
+    if (at->slot < EDGE_NUMERIC)
+        return q[at->slot] > at->rank;
+    uint32_t i = at->slot - (uint32_t)EDGE_NUMERIC;
+    const uint8_t *row = edge_category_bits + edge_category_start[i] + q[at->slot] * edge_category_stride[i];
+    return !(row[at->rank >> 3] >> (at->rank & 7) & 1);
+}
+"""
+
+
+def _cycle(outputs: Ints) -> int:
+    """n where tree t adds to output t mod n (boosters), else 0."""
+    n = int(outputs.max()) + 1
+    return n if n > 0 and np.array_equal(outputs, np.arange(len(outputs)) % n) else 0
+
+
+def finish_c(forest: Forest) -> str:
+    """The lines that turn `sum[]` into raw scores."""
+    single = forest.single
+    lines = []
+    for o in range(forest.n_outputs):
+        value = f"sum[{o}]"
+        if forest.divisor != 1:
+            value = f"{value} / {c_text.number(forest.divisor, single=single)}"
+        if not forest.base_first and forest.base[o] != 0:
+            value = f"{value} + {c_text.number(forest.base[o], single=single)}"
+        lines.append(f"    raw_scores[{o}] = {'(double)(' + value + ')' if single else value};\n")
+    return "".join(lines)
