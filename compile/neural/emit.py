@@ -21,13 +21,17 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compile.neural import lower
 from compile.neural.arena import Arena
 from compile.neural.graph import Array, Kind, Window
 from edge_runtime.errors import BadInput
 
+InputSteps = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t", "float32": "float"}
+_STEP = "/* step "
 _NEEDS = {
     "convolution": ("window", "rescale", "product"),
     "depthwise": ("window", "rescale", "product"),
@@ -61,34 +65,55 @@ def _kernel_texts() -> dict[str, str]:
     return {f.name.removesuffix(".h"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".h")}
 
 
-def emit(plan: lower.Plan, *, scores: bool = True) -> dict[str, str]:
+def emit(plan: lower.Plan, steps: InputSteps | None = None) -> dict[str, str]:
     """File name -> text: edge_network.h and edge_network.c.
 
-    The C function is `int edge_network(const T *input, int8_t *output)`, T the network's input type. With `scores`
-    also `int edge_model_scores(const float *features, double *raw_scores)`: quantise, run, dequantise.
+    The C function is `int edge_network(const T *input, int8_t *output)`, T the network's input type. With `steps`
+    (see quantise.input_steps) also `int edge_model_scores(const float *features, double *raw_scores)`.
     Raises BadInput where the plan has no step.
     """
     if not plan.steps:
         raise BadInput("model: has no layer that computes; give a network with at least one")
-    layers = [_EMIT[type(step)](n, step) for n, step in enumerate(plan.steps)]
-    header = _header(plan, scores)
+    layers = [layer(n, step) for n, step in enumerate(plan.steps)]
+    header = _header(plan, steps is not None)
     body = [_function(plan, layers)]
-    if scores:
-        body.append(_scores(plan))
-    wanted = {need for layer in layers for k in layer.kernels for need in (*_NEEDS.get(k, ()), k)}
-    if any(layer.over_reads for layer in layers):
+    if steps is not None:
+        body.append(_scores(plan, steps))
+    wanted = {need for made in layers for k in made.kernels for need in (*_NEEDS.get(k, ()), k)}
+    if any(made.over_reads for made in layers):
         wanted.add("window")
     texts = _kernel_texts()
     kernels = [texts[k] for k in _ORDER if k in wanted]
     kernels += [texts[k] for k in sorted(wanted - set(_ORDER))]
-    constants = [layer.constants for layer in layers if layer.constants]
+    constants = [made.constants for made in layers if made.constants]
     source = "\n".join(['#include "edge_network.h"\n', *kernels, *constants, *body])
     return {"edge_network.h": header, "edge_network.c": source}
 
 
+PREFIX = "edge_network_prefix"
+
+
+def emit_prefixes(plan: lower.Plan) -> dict[str, str]:
+    """The network with one more argument, how many steps to run: for counting what each costs."""
+    files = emit(plan)
+    text = files["edge_network.c"].replace("int edge_network(", f"int {PREFIX}(", 1).replace(
+        "*output) {", "*output, uint32_t steps) {", 1
+    )
+    for n in range(len(plan.steps)):
+        text = text.replace(f"{_STEP}{n} */", f"if (steps == {n}) return 0;", 1)
+    files["edge_network.h"] = "#include <stdint.h>\n"
+    files["edge_network.c"] = text
+    return files
+
+
+def layer(n: int, step: lower.Step) -> Layer:
+    """What step n becomes."""
+    return _EMIT[type(step)](n, step)
+
+
 def arena_bytes(plan: lower.Plan) -> int:
     """Working memory of the emitted function, on its stack."""
-    layers = [_EMIT[type(step)](n, step) for n, step in enumerate(plan.steps)]
+    layers = [layer(n, step) for n, step in enumerate(plan.steps)]
     return _arena(plan, layers).size
 
 
@@ -120,8 +145,8 @@ def _arena(plan: lower.Plan, layers: list[Layer]) -> Arena:
     last = {i: n for n, step in enumerate(plan.steps) for i in step.src}
     if _staged(plan, layers):
         arena.need("staged", plan.tensors[plan.input].size, 0, last[plan.input])
-    for n, (step, layer) in enumerate(zip(plan.steps, layers, strict=True)):
-        for name, size in layer.scratch:
+    for n, (step, made) in enumerate(zip(plan.steps, layers, strict=True)):
+        for name, size in made.scratch:
             arena.need(f"{name}{n}", size, n, n)
         if step.dst != plan.output:
             t = plan.tensors[step.dst]
@@ -157,16 +182,21 @@ def _function(plan: lower.Plan, layers: list[Layer]) -> str:
         dtype = plan.tensors[index].dtype
         return text if dtype == "int8" else f"({_C_TYPES[dtype]} *)({text})"
 
-    for n, (step, layer) in enumerate(zip(plan.steps, layers, strict=True)):
+    for n, (step, made) in enumerate(zip(plan.steps, layers, strict=True)):
         names: dict[str, Any] = {f"x{i}": place(t) for i, t in enumerate(step.src)}
-        names |= {name: f"arena + {arena.at(f'{name}{n}')}" for name, _ in layer.scratch}
-        rows.append(f"    {layer.call.format(y=place(step.dst), **names)}")
+        names |= {name: f"arena + {arena.at(f'{name}{n}')}" for name, _ in made.scratch}
+        rows.append(f"    {_STEP}{n} */")
+        rows.append(f"    {made.call.format(y=place(step.dst), **names)}")
     return "\n".join([*rows, "    return 0;", "}", ""])
 
 
-def _scores(plan: lower.Plan) -> str:
+def _scores(plan: lower.Plan, steps: InputSteps) -> str:
     x, y = plan.tensors[plan.input], plan.tensors[plan.output]
-    rows = [
+    rows = []
+    one = len(steps[0]) == 1
+    if not one:
+        rows += [_floats(f"input_{name}", values) for name, values in zip("ab", steps, strict=True)]
+    rows += [
         '__attribute__((visibility("default")))',
         "int edge_model_scores(const float *features, double *raw_scores) {",
         f"    {_C_TYPES[y.dtype]} out[{y.size}];",
@@ -175,10 +205,11 @@ def _scores(plan: lower.Plan) -> str:
         rows.append("    int code = edge_network(features, out);")
     else:
         low, high = (-128, 127) if x.dtype == "int8" else (-32768, 32767)
+        a, b = (_float(float(v[0])) for v in steps) if one else ("input_a[i]", "input_b[i]")
         rows += [
             f"    {_C_TYPES[x.dtype]} in[{x.size}];",
             f"    for (int32_t i = 0; i < {x.size}; i++) {{",
-            f"        float v = features[i] / {_float(x.step)} + {float(x.zero_point)}f;",
+            f"        float v = features[i] * {a} + {b};",
             f"        v = v > {float(high)}f ? {float(high)}f : v >= {float(low)}f ? v : {float(low)}f;",
             "        int32_t whole = (int32_t)v;",
             "        float rest = v - (float)whole;",
@@ -189,6 +220,11 @@ def _scores(plan: lower.Plan) -> str:
     value = "out[i]" if y.dtype == "float32" else f"{float(y.step).hex()} * (out[i] - {_paren(y.zero_point)})"
     rows += [f"    for (int32_t i = 0; i < {y.size}; i++) raw_scores[i] = {value};", "    return code;", "}", ""]
     return "\n".join(rows)
+
+
+def _floats(name: str, values: Array) -> str:
+    text = ",\n".join(_float(float(v)) for v in values)
+    return f"static const float {name}[{len(values)}] = {{\n{text}}};\n"
 
 
 def _paren(number: int) -> str:
@@ -322,9 +358,7 @@ def _table(n: int, s: lower.Table) -> Layer:
 
 
 def _softmax(n: int, s: lower.Softmax) -> Layer:
-    values = ",\n".join(_float(float(v)) for v in s.table)
-    constant = f"static const float e{n}[256] = {{\n{values}}};\n"
-    return Layer(("softmax",), constant, f"edge_softmax(e{n}, {s.rows}, {s.depth}, {{x0}}, {{y}});")
+    return Layer(("softmax",), _floats(f"e{n}", s.table), f"edge_softmax(e{n}, {s.rows}, {s.depth}, {{x0}}, {{y}});")
 
 
 def _pad(n: int, s: lower.Pad) -> Layer:

@@ -234,13 +234,25 @@ def _pool(kind: Kind) -> Callable[[_Reader, _Node], int]:
     return pool
 
 
-def _reduce_mean(r: _Reader, n: _Node) -> int:
+def _reduce(r: _Reader, n: _Node) -> tuple[int, bool]:
+    """The input of a reduction over all positions, and whether their axes stay."""
     axes = n.integers("axes", []) or [int(a) for a in r.needed(n, 1)]
     x = r.x(n)
     positions = list(range(2, 2 + r.layers.rank(x)))
     if sorted(a % len(r.layers.shape(x)) for a in axes) != positions:
-        raise r.layers.b.refuse(n.name, f"mean over axes {axes}", "mean over all positions")
-    return r.layers.global_average(x, n.name, keep=bool(n.integer("keepdims", 1)))
+        raise r.layers.b.refuse(n.name, f"{n.kind} over axes {axes}", f"{n.kind} over all positions")
+    return x, bool(n.integer("keepdims", 1))
+
+
+def _reduce_mean(r: _Reader, n: _Node) -> int:
+    x, keep = _reduce(r, n)
+    return r.layers.global_average(x, n.name, keep=keep)
+
+
+def _reduce_max(r: _Reader, n: _Node) -> int:
+    x, keep = _reduce(r, n)
+    out = r.layers.global_max(x, n.name)
+    return out if keep else r.layers.flatten(out, n.name + "/flat")
 
 
 def _flatten(r: _Reader, n: _Node) -> int:
@@ -306,6 +318,7 @@ _OPERATORS: dict[str, Callable[[_Reader, Any], int]] = {
     "GlobalAveragePool": lambda r, n: r.layers.global_average(r.x(n), n.name, keep=True),
     "GlobalMaxPool": lambda r, n: r.layers.global_max(r.x(n), n.name),
     "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce_max,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Squeeze": _squeeze,
