@@ -37,7 +37,7 @@ class ScanInput:
 
     gain: float = 0.01
     offset: float = 0.0
-    low_cdbm: int = -12000
+    low_cdbm: int = -12_750  # steps of 0.5 dB, what RF Explorer sends: nothing is lost on the way in
 
     def values(self, power_cdbm: Array) -> F32:
         """What the float network sees."""

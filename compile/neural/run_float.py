@@ -11,7 +11,7 @@ from compile.neural.graph import Activation, Array, Graph, Kind, Op, window
 from edge_runtime.errors import BadInput
 
 F32 = NDArray[np.float32]
-_BATCH = 256  # keeps the intermediate values of a batch within a few megabytes
+_BATCH = 128  # keeps the intermediate values of a batch within a few megabytes
 
 
 def run(graph: Graph, x: Array) -> F32:

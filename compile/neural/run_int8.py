@@ -15,6 +15,7 @@ from compile.neural.graph import Kind, Window
 from edge_runtime.errors import BadInput
 
 Array = NDArray[Any]
+_BATCH = 128  # keeps the intermediate values of a batch within a few megabytes
 _EXACT_TAPS = 1024  # |x| <= 128, |w| <= 128: so many products sum exactly in float32's 24 bits
 
 
@@ -25,7 +26,12 @@ def run(plan: lower.Plan, x: Array) -> Array:
         raise BadInput(
             f"input {x.dtype}{list(x.shape[1:])}: the network takes {inp.dtype}{list(inp.shape[1:])}"
         )
-    values: dict[int, Array] = {plan.input: x.reshape(len(x), *inp.shape[1:])}
+    rows = x.reshape(len(x), *inp.shape[1:])
+    return np.concatenate([_batch(plan, rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)])
+
+
+def _batch(plan: lower.Plan, x: Array) -> Array:
+    values: dict[int, Array] = {plan.input: x}
     for step in plan.steps:
         ins = [values[i].reshape(len(x), *plan.tensors[i].shape[1:]) for i in step.src]
         out = plan.tensors[step.dst]

@@ -8,12 +8,12 @@ struct edge_product {
     int32_t zero, low, high;
 };
 
+#define EDGE_UNROLL _Pragma("GCC unroll 4")
 #if defined(__ARM_NEON)
 static inline void edge_store4(int8_t *y, int32_t word, int32_t count) {
     if (count >= 4) __builtin_memcpy(y, &word, 4);
     else for (int32_t i = 0; i < count; i++) y[i] = (int8_t)(word >> 8 * i);
 }
-#define EDGE_UNROLL _Pragma("GCC unroll 4")
 /* One position's sums before the next one's load: left alone, the scheduler starts all and runs out of registers. */
 #define EDGE_ORDER(at, a) __asm__ volatile("" : "+r"(at), "+w"(a[0]), "+w"(a[1]), "+w"(a[2]), "+w"(a[3]))
 #if defined(__aarch64__)
@@ -121,6 +121,50 @@ static inline __attribute__((always_inline)) void edge_products(
                         edge_rescale(acc[i][o - c - j] + p->bias[o], p->mult[o], p->shift[o], o < p->up) + p->zero,
                         p->low, p->high);
         }
+    }
+}
+#elif defined(__SSE2__)
+#define EDGE_POSITIONS 2
+#include <emmintrin.h>
+struct edge_halves { __m128i low, high; }; /* sixteen bytes as 16-bit numbers */
+static inline struct edge_halves edge_widen(__m128i v) {
+    struct edge_halves h = {
+        _mm_srai_epi16(_mm_unpacklo_epi8(v, v), 8), _mm_srai_epi16(_mm_unpackhi_epi8(v, v), 8)};
+    return h;
+}
+static inline int32_t edge_total(__m128i v) {
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
+}
+static inline __attribute__((always_inline)) void edge_products(
+    const struct edge_product *p, const int8_t *x, int32_t stride, int8_t *y, const int32_t positions) {
+    const int8_t *w = p->weights;
+    for (int32_t c = 0; c < p->n; c += 4) {
+        __m128i acc[2][4];
+        EDGE_UNROLL for (int i = 0; i < positions; i++)
+            EDGE_UNROLL for (int j = 0; j < 4; j++) acc[i][j] = _mm_setzero_si128();
+        for (int32_t k = 0; k < p->taps;) {
+            const int32_t wide = p->taps - k >= 16 ? 16 : 8;
+            struct edge_halves v[2];
+            EDGE_UNROLL for (int i = 0; i < positions; i++) {
+                const __m128i *at = (const __m128i *)(x + i * stride + k);
+                v[i] = edge_widen(wide == 16 ? _mm_loadu_si128(at) : _mm_loadl_epi64(at));
+            }
+            EDGE_UNROLL for (int j = 0; j < 4; j++, w += wide) {
+                const __m128i *at = (const __m128i *)w;
+                struct edge_halves row = edge_widen(wide == 16 ? _mm_loadu_si128(at) : _mm_loadl_epi64(at));
+                EDGE_UNROLL for (int i = 0; i < positions; i++)
+                    acc[i][j] = _mm_add_epi32(
+                        acc[i][j], _mm_add_epi32(_mm_madd_epi16(row.low, v[i].low), _mm_madd_epi16(row.high, v[i].high)));
+            }
+            k += wide;
+        }
+        EDGE_UNROLL for (int i = 0; i < positions; i++)
+            for (int32_t j = 0; j < 4 && c + j < p->n; j++) {
+                int32_t o = c + j, sum = edge_total(acc[i][j]) + p->bias[o];
+                y[i * p->n + o] = (int8_t)edge_clamp(
+                    edge_rescale(sum, p->mult[o], p->shift[o], o < p->up) + p->zero, p->low, p->high);
+            }
     }
 }
 #else
