@@ -99,7 +99,7 @@ def fit(
     if classes:
         best, margin = best_and_margin(fitted.classes, raw_scores, fitted.binary_threshold)
         use = passed & m.part(Split.CALIBRATION) & (labels >= 0)
-        margins, confidence = _confidence(pipeline.calibration, margin[use], (best == labels)[use])
+        margins, confidence = confidence_table(pipeline.calibration, margin[use], (best == labels)[use])
         fitted = replace(fitted, margins=margins, confidence_q16=confidence)
     return replace(fitted, report=report(fitted, m.features, labels, split, raw_scores))
 
@@ -187,7 +187,7 @@ def _limit(scores: Int64, false_alarm: float) -> int:
     return max(int(np.sort(scores)[place - 1]), 1)
 
 
-def _confidence(
+def confidence_table(
     calibration: Calibration, margin: Float64, right: Bools
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """A monotone step table from margin to the chance to be right: equal-count bins, pooled where they fall.

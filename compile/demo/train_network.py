@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 def network(classes: int) -> Any:
     """Powers in dBm, 1 x 256, to a logit a class. No margins, so a burst looks the same wherever it lies."""
-    from torch import nn  # noqa: PLC0415: only training needs it
+    from torch import nn  # noqa: PLC0415 (only training needs it)
 
     return nn.Sequential(
         nn.BatchNorm1d(1, affine=False),  # dBm to the training data's own mean and deviation

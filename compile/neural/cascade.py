@@ -6,7 +6,7 @@ The bound is fitted on calibration scans; what is reported is measured on scans 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,15 @@ class Bound:
 
     margin: float
     share: float
+
+
+class Instructions(NamedTuple):
+    """Of a scan, on average: all with trees, the trees and the network in it; how many scans reach them."""
+
+    whole: float
+    trees: float
+    network: float
+    reached: float
 
 
 def margins(scores: Floats) -> Floats:
@@ -49,16 +58,16 @@ def report(
     trees_right: Bools,
     network_right: Bools,
     cluster: NDArray[np.integer[Any]],
-    instructions: tuple[float, float],
+    instructions: Instructions,
 ) -> dict[str, Any]:
-    """Accuracy and cost of each alone and together, for a manifest. instructions: of the trees, of the network."""
+    """Accuracy and cost of each alone and together, for a manifest."""
     asked = margin < bound.margin
     together = np.where(asked, network_right, trees_right)
     share = float(asked.mean())
     cost = {
-        "trees": instructions[0],
-        "network": instructions[1],
-        "cascade": instructions[0] + share * instructions[1],
+        "trees": instructions.whole,
+        "network": instructions.whole + instructions.reached * (instructions.network - instructions.trees),
+        "cascade": instructions.whole + share * instructions.network,
     }
     accuracy = {"trees": trees_right, "network": network_right, "cascade": together}
     return {

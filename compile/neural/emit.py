@@ -8,8 +8,8 @@
         ...
     }
 
-The kernels are the text of c/*.h, of which a network gets those it uses. They hold one loop for NEON (aarch64, armv7),
-one for the DSP instructions of a Cortex-M4, and plain C. All compute the same integers, so the compiler may pick any.
+The kernels are the text of c/*.h, of which a network gets those it uses. They hold a loop for NEON (aarch64, armv7),
+one for the DSP instructions of a Cortex-M4, one for SSE2, and plain C. All compute the same integers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Layer:
 @lru_cache(maxsize=1)
 def _kernel_texts() -> dict[str, str]:
     folder = files("compile.neural") / "c"
-    return {f.name.removesuffix(".h"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".h")}
+    return {
+        f.name.removesuffix(".h"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".h")
+    }
 
 
 def emit(plan: lower.Plan, steps: InputSteps | None = None) -> dict[str, str]:
@@ -96,8 +98,10 @@ PREFIX = "edge_network_prefix"
 def emit_prefixes(plan: lower.Plan) -> dict[str, str]:
     """The network with one more argument, how many steps to run: for counting what each costs."""
     files = emit(plan)
-    text = files["edge_network.c"].replace("int edge_network(", f"int {PREFIX}(", 1).replace(
-        "*output) {", "*output, uint32_t steps) {", 1
+    text = (
+        files["edge_network.c"]
+        .replace("int edge_network(", f"int {PREFIX}(", 1)
+        .replace("*output) {", "*output, uint32_t steps) {", 1)
     )
     for n in range(len(plan.steps)):
         text = text.replace(f"{_STEP}{n} */", f"if (steps == {n}) return 0;", 1)
@@ -218,7 +222,12 @@ def _scores(plan: lower.Plan, steps: InputSteps) -> str:
             "    int code = edge_network(in, out);",
         ]
     value = "out[i]" if y.dtype == "float32" else f"{float(y.step).hex()} * (out[i] - {_paren(y.zero_point)})"
-    rows += [f"    for (int32_t i = 0; i < {y.size}; i++) raw_scores[i] = {value};", "    return code;", "}", ""]
+    rows += [
+        f"    for (int32_t i = 0; i < {y.size}; i++) raw_scores[i] = {value};",
+        "    return code;",
+        "}",
+        "",
+    ]
     return "\n".join(rows)
 
 
@@ -317,7 +326,9 @@ def _product(n: int, s: lower.Product) -> Layer:
         scratch.append(("columns", 4 * taps))
     padded, columns_at = "{padded}" if margins else "0", "{columns}" if gathered else "0"
     call = f"edge_convolution(&g{n}, &p, {s.zero_in}, {{x0}}, {padded}, {columns_at}, {{y}});"
-    constants = _array("int8_t", f"w{n}", pack_products(s.weights)) + _per_output(n, s, 4) + _window_constant(n, g)
+    constants = (
+        _array("int8_t", f"w{n}", pack_products(s.weights)) + _per_output(n, s, 4) + _window_constant(n, g)
+    )
     over = not margins and not gathered and s.weights.shape[1] % 8 > 0
     return Layer(("convolution",), constants, _product_call(n, s, taps, call), tuple(scratch), over)
 
@@ -332,7 +343,9 @@ def _depthwise(n: int, s: lower.Depthwise) -> Layer:
     rows, columns = g.height + g.top + g.bottom, g.width + g.left + g.right
     scratch = (("padded", rows * columns * g.channels), ("offsets", 4 * (len(s.weights) + 1)))
     call = f"edge_depthwise(&g{n}, &p, {s.zero_in}, {{x0}}, {{padded}}, (int32_t *)({{offsets}}), {{y}});"
-    constants = _array("int8_t", f"w{n}", pack_depthwise(s.weights)) + _per_output(n, s, 8) + _window_constant(n, g)
+    constants = (
+        _array("int8_t", f"w{n}", pack_depthwise(s.weights)) + _per_output(n, s, 8) + _window_constant(n, g)
+    )
     return Layer(("depthwise",), constants, _product_call(n, s, taps, call), scratch)
 
 
@@ -354,11 +367,15 @@ def _add(n: int, s: lower.Add) -> Layer:
 
 
 def _table(n: int, s: lower.Table) -> Layer:
-    return Layer(("table",), _array("int8_t", f"t{n}", s.table), f"edge_table(t{n}, {s.size}, {{x0}}, {{y}});")
+    return Layer(
+        ("table",), _array("int8_t", f"t{n}", s.table), f"edge_table(t{n}, {s.size}, {{x0}}, {{y}});"
+    )
 
 
 def _softmax(n: int, s: lower.Softmax) -> Layer:
-    return Layer(("softmax",), _floats(f"e{n}", s.table), f"edge_softmax(e{n}, {s.rows}, {s.depth}, {{x0}}, {{y}});")
+    return Layer(
+        ("softmax",), _floats(f"e{n}", s.table), f"edge_softmax(e{n}, {s.rows}, {s.depth}, {{x0}}, {{y}});"
+    )
 
 
 def _pad(n: int, s: lower.Pad) -> Layer:
@@ -378,7 +395,9 @@ def _quantise(n: int, s: lower.Quantise) -> Layer:
 
 
 def _dequantise(n: int, s: lower.Dequantise) -> Layer:
-    return Layer(("dequantise",), "", f"edge_dequantise({s.size}, {_float(s.scale)}, {s.zero}, {{x0}}, {{y}});")
+    return Layer(
+        ("dequantise",), "", f"edge_dequantise({s.size}, {_float(s.scale)}, {s.zero}, {{x0}}, {{y}});"
+    )
 
 
 _EMIT: dict[type[lower.Step], Callable[[int, Any], Layer]] = {

@@ -183,7 +183,7 @@ def window_output(size: int, window: int, stride: int, dilation: int, padding: P
 
 
 def window_padding(size: int, window: int, stride: int, dilation: int, output: int) -> tuple[int, int]:
-    """Zeros before and after along one axis for an output of `output` (TFLite's ComputePadding: the odd one after)."""
+    """Zeros before and after along one axis (TFLite's ComputePadding: an odd one after)."""
     span = (window - 1) * dilation + 1
     total = max((output - 1) * stride + span - size, 0)
     return total // 2, total - total // 2
@@ -211,10 +211,8 @@ def window(graph: Graph, op: Op) -> Window:
     """The geometry of a convolution or pooling operator."""
     _, h, w, c = graph.tensors[op.inputs[0]].shape
     o = op.options
-    if op.kind in (Kind.CONV_2D, Kind.DEPTHWISE_CONV_2D):
-        size = graph.tensors[op.inputs[1]].shape[1:3]
-    else:
-        size = o.filter
+    convolves = op.kind in (Kind.CONV_2D, Kind.DEPTHWISE_CONV_2D)
+    size = graph.tensors[op.inputs[1]].shape[1:3] if convolves else o.filter
     oh = window_output(h, size[0], o.stride[0], o.dilation[0], o.padding)
     ow = window_output(w, size[1], o.stride[1], o.dilation[1], o.padding)
     top, bottom = window_padding(h, size[0], o.stride[0], o.dilation[0], oh)

@@ -1,7 +1,7 @@
 """A quantised graph lowered to integer steps: what the numpy executor runs and the C emitter writes.
 
-Every real number of the graph becomes a multiplier and a shift here, computed in the precision that TFLite uses at the
-same place (some factors are products of float32, some of float64), because the last bit of the output depends on it.
+Every real number of the graph becomes a multiplier and a shift here, computed in the precision that TFLite uses at
+the same place (some factors are products of float32, some of float64): the output's last bit depends on it.
 
 So it does on which way TFLite rounds a half after a shift, and that depends on its kernel, thus on the machine: the
 wheels of tflite-runtime 2.14 were asked, operator by operator, on x86-64, aarch64 (Cortex-A53, A72, with and without
@@ -130,7 +130,7 @@ class Table(Step):
 
 @dataclass(slots=True)
 class Softmax(Step):
-    """SOFTMAX over the last axis through a table of exp in float32: entry d + 255 is exp(scale * beta * d), d <= 0."""
+    """SOFTMAX over the last axis by a table of exp in float32: entry d + 255 is exp(scale * beta * d), d <= 0."""
 
     rows: int
     depth: int
@@ -189,7 +189,10 @@ class Plan:
 
 
 def lower(graph: Graph, machine: Machine = Machine.ARM) -> Plan:
-    """The integer steps of a quantised graph, as `machine`'s tflite-runtime computes them. Raises BadInput where an operator is not full int8."""
+    """The integer steps of a quantised graph, as `machine`'s tflite-runtime computes them.
+
+    Raises BadInput where an operator is not full int8.
+    """
     alias = list(range(len(graph.tensors)))
     steps: list[Step] = []
     for op in graph.ops:

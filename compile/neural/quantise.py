@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.neural import run_float, run_int8
-from compile.neural.graph import Array, Graph, Kind, Op, Options, Tensor
 from compile.neural.fixedpoint import round_away
+from compile.neural.graph import Array, Graph, Kind, Op, Options, Tensor
 from compile.neural.lower import lower
 from compile.neural.ties import untie
 from edge_runtime.errors import BadInput
@@ -41,7 +41,9 @@ class ScanInput:
 
     def values(self, power_cdbm: Array) -> F32:
         """What the float network sees."""
-        return (power_cdbm.astype(np.float32) * np.float32(self.gain) + np.float32(self.offset)).astype(np.float32)
+        return (power_cdbm.astype(np.float32) * np.float32(self.gain) + np.float32(self.offset)).astype(
+            np.float32
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class Choice:
 def decisions(outputs: Array) -> NDArray[np.int64]:
     """The class that each row of outputs means: the largest, or for one output which side of its middle it is on."""
     if outputs.shape[1] > 1:
-        return outputs.argmax(1)
-    return (outputs[:, 0] >= np.float32(0.5)).astype(np.int64)
+        return np.asarray(outputs.argmax(1), np.int64)
+    return np.asarray(outputs[:, 0] >= np.float32(0.5), np.int64)
 
 
 def quantise(
@@ -132,7 +134,9 @@ def absorb(graph: Graph, scan: ScanInput) -> tuple[Graph, ScanInput]:
     if len(gain) != 1 or gain[0] <= 0 or sum(1 for _ in graph.consumers(graph.input)) != 1:
         return graph, scan
     g = graph.copy()
-    g.ops = [replace(o, inputs=tuple(g.input if i == first.output else i for i in o.inputs)) for o in g.ops[1:]]
+    g.ops = [
+        replace(o, inputs=tuple(g.input if i == first.output else i for i in o.inputs)) for o in g.ops[1:]
+    ]
     offset = scan.offset * float(gain[0]) + float(shift[0])
     return g, replace(scan, gain=scan.gain * float(gain[0]), offset=offset)
 
@@ -152,7 +156,7 @@ def _with_input(graph: Graph, rows: Array, scan: ScanInput | None) -> tuple[Grap
 
 
 def _equalised(graph: Graph, x: F32) -> Graph:
-    """Features brought to mean 0 and deviation 1, so that one int8 scale serves them all; the first layer undoes it."""
+    """Features brought to mean 0 and deviation 1: one int8 scale then serves all. The first layer undoes it."""
     mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, 1.0)
     gain, offset = (1 / deviation).astype(np.float32), (-mean / deviation).astype(np.float32)
@@ -164,7 +168,9 @@ def _equalised(graph: Graph, x: F32) -> Graph:
     ins = (
         first.inputs[0],
         g.constant(g.tensors[first.inputs[1]].name, back.astype(np.float32)),
-        g.constant(g.tensors[first.inputs[2]].name, (b - back @ offset.astype(np.float64)).astype(np.float32)),
+        g.constant(
+            g.tensors[first.inputs[2]].name, (b - back @ offset.astype(np.float64)).astype(np.float32)
+        ),
     )
     g.ops[0] = replace(first, inputs=ins)
     g.gain, g.offset = gain, offset
@@ -265,7 +271,8 @@ def prune(graph: Graph) -> Graph:
     g = graph.copy()
     g.tensors = [graph.tensors[i] for i in order]
     g.ops = [
-        replace(op, inputs=tuple(order.get(i, -1) for i in op.inputs), output=order[op.output]) for op in graph.ops
+        replace(op, inputs=tuple(order.get(i, -1) for i in op.inputs), output=order[op.output])
+        for op in graph.ops
     ]
     g.input, g.output = order[graph.input], order[graph.output]
     return g

@@ -186,7 +186,7 @@ def _op(o: _Table, codes: list[int], tensors: list[Tensor], where: str) -> Op:
     outs = [int(i) for i in o.vector(2, "<i4")]
     if not ins or len(outs) != 1 or not all(-1 <= i < len(tensors) for i in (*ins, *outs)):
         raise _Malformed
-    name = tensors[outs[0]].name
+    name = tensors[outs[0]].name.split(";")[0]  # converters join the names of all that was fused
     if code not in Kind.__members__.values() or code == Kind.BATCH_NORM:
         known, instead = _NEAREST.get(code, (f"number {code}", "one of the supported operators"))
         raise BadInput(

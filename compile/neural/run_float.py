@@ -17,7 +17,9 @@ _BATCH = 128  # keeps the intermediate values of a batch within a few megabytes
 def run(graph: Graph, x: Array) -> F32:
     """Outputs for a batch: x is n x (the input's shape without its batch), or n x its size."""
     rows = shaped(graph, x)
-    return np.concatenate([values(graph, rows[i : i + _BATCH])[graph.output] for i in range(0, len(rows), _BATCH)])
+    return np.concatenate(
+        [values(graph, rows[i : i + _BATCH])[graph.output] for i in range(0, len(rows), _BATCH)]
+    )
 
 
 def shaped(graph: Graph, x: Array) -> F32:
@@ -63,14 +65,15 @@ def _taps(g: Graph, op: Op, x: Array, fill: float) -> list[Array]:
 def _conv(g: Graph, op: Op, x: Array) -> Array:
     w = g.data(op.inputs[1])
     out = np.concatenate(_taps(g, op, x, 0.0), axis=-1) @ w.reshape(w.shape[0], -1).T
-    return out + g.data(op.inputs[2])
+    return np.asarray(out + g.data(op.inputs[2]))
 
 
 def _depthwise(g: Graph, op: Op, x: Array) -> Array:
     w = g.data(op.inputs[1]).reshape(-1, g.data(op.inputs[1]).shape[3])
     times = op.options.depth_multiplier
     taps = _taps(g, op, x, 0.0)
-    return np.asarray(sum(np.repeat(t, times, -1) * k for t, k in zip(taps, w, strict=True))) + g.data(op.inputs[2])
+    total = sum(np.repeat(t, times, -1) * k for t, k in zip(taps, w, strict=True))
+    return np.asarray(total + g.data(op.inputs[2]))
 
 
 def _dense(g: Graph, op: Op, x: Array) -> Array:
@@ -78,12 +81,12 @@ def _dense(g: Graph, op: Op, x: Array) -> Array:
 
 
 def _max_pool(g: Graph, op: Op, x: Array) -> Array:
-    return np.max(np.stack(_taps(g, op, x, -np.inf)), axis=0)
+    return np.asarray(np.max(np.stack(_taps(g, op, x, -np.inf)), axis=0))
 
 
 def _average_pool(g: Graph, op: Op, x: Array) -> Array:
     total = np.asarray(sum(_taps(g, op, x, 0.0)))
-    return total / np.asarray(sum(_taps(g, op, np.ones_like(x[:1]), 0.0)))
+    return np.asarray(total / sum(_taps(g, op, np.ones_like(x[:1]), 0.0)))
 
 
 def _softmax(g: Graph, op: Op, x: Array) -> Array:

@@ -42,7 +42,7 @@ def _batch(plan: lower.Plan, x: Array) -> Array:
 def _products(x: Array, w: Array) -> NDArray[np.int64]:
     """x @ w for int8 matrices, exactly, through a floating-point product that cannot round."""
     real = np.float32 if w.shape[0] <= _EXACT_TAPS else np.float64
-    return np.rint(x.astype(real) @ w.astype(real)).astype(np.int64)
+    return np.asarray(np.rint(x.astype(real) @ w.astype(real)), np.int64)
 
 
 def _finish(acc: Array, s: lower.Product | lower.Depthwise) -> Array:
@@ -52,7 +52,7 @@ def _finish(acc: Array, s: lower.Product | lower.Depthwise) -> Array:
 
 
 def _taps(x: Array, g: Window, fill: int) -> list[list[Array]]:
-    """The shifted views of a padded batch, by (row, column) of the window; each n x out_height x out_width x channels."""
+    """Shifted views of a padded batch, by (row, column) of the window: n x out_height x out_width x channels."""
     padded = np.pad(x, ((0, 0), (g.top, g.bottom), (g.left, g.right), (0, 0)), constant_values=fill)
     rows, cols = g.out_height, g.out_width
     return [
@@ -87,15 +87,15 @@ def _depthwise(s: lower.Depthwise, x: Array) -> Array:
 def _pool(s: lower.Pool, x: Array) -> Array:
     if s.kind is Kind.MAX_POOL_2D:
         taps = [t for row in _taps(x, s.window, -128) for t in row]
-        return np.clip(np.max(np.stack(taps), axis=0), s.low, s.high).astype(np.int8)
+        return np.asarray(np.clip(np.max(np.stack(taps), axis=0), s.low, s.high), np.int8)
     total = sum(t.astype(np.int64) for row in _taps(x, s.window, 0) for t in row)
     count = sum(t.astype(np.int64) for row in _taps(np.ones_like(x[:1]), s.window, 0) for t in row)
-    return np.clip(_divide(np.asarray(total), np.asarray(count)), s.low, s.high).astype(np.int8)
+    return np.asarray(np.clip(_divide(np.asarray(total), np.asarray(count)), s.low, s.high), np.int8)
 
 
 def _divide(a: Array, n: Array | int) -> Array:
     """Integer division, halves away from zero."""
-    return np.sign(a) * ((np.abs(a) + np.asarray(n) // 2) // n)
+    return np.asarray(np.sign(a) * ((np.abs(a) + np.asarray(n) // 2) // n))
 
 
 def _mean(s: lower.Mean, x: Array) -> Array:
@@ -111,7 +111,7 @@ def _add(s: lower.Add, a: Array, b: Array) -> Array:
 
 
 def _table(s: lower.Table, x: Array) -> Array:
-    return s.table[x.astype(np.int64) + 128]
+    return np.asarray(s.table[x.astype(np.int64) + 128])
 
 
 def _softmax(s: lower.Softmax, x: Array) -> Array:

@@ -67,6 +67,6 @@ def open_network(bundle: Bundle, prefer: str | None = None) -> Network:
             f"bundle {bundle.origin}: holds the network's C for {', '.join(section['artifacts'])}, not for "
             f"{machine_target()}; build it with --targets {machine_target()}"
         )
-    from edge_runtime.engines.tflite import open_interpreter  # noqa: PLC0415: numpy only where an interpreter runs
+    from edge_runtime.engines.tflite import open_interpreter  # noqa: PLC0415 (numpy only where an interpreter runs)
 
     return open_interpreter(bundle.entry(section["tflite"]), prefer)

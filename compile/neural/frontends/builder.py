@@ -39,12 +39,16 @@ class Builder:
 
     def refuse(self, layer: str, what: str, instead: str) -> BadInput:
         """The error for a layer that cannot be taken."""
-        return BadInput(f"{self.where}: layer {layer!r} ({what}) is not supported; the nearest that is: {instead}")
+        return BadInput(
+            f"{self.where}: layer {layer!r} ({what}) is not supported; the nearest that is: {instead}"
+        )
 
     def input(self, shape: tuple[int, ...]) -> int:
         """The network's input, shape without the batch: (n,), (length, channels) or (height, width, channels)."""
         if any(d is None or d <= 0 for d in shape):
-            raise BadInput(f"{self.where}: the input shape {shape} is dynamic; give the model a fixed input shape")
+            raise BadInput(
+                f"{self.where}: the input shape {shape} is dynamic; give the model a fixed input shape"
+            )
         full = (1, 1, *shape) if len(shape) == 2 else (1, *shape)
         self.graph.input = self.graph.add(Tensor("input", full))
         return self.graph.input
@@ -65,7 +69,9 @@ class Builder:
     def dense(self, x: int, w: Array, b: Array | None, name: str) -> int:
         """w: outputs x inputs."""
         if w.shape[1] != self.shape(x)[-1]:
-            raise BadInput(f"{self.where}: layer {name!r} takes {w.shape[1]} inputs, gets {self.shape(x)[-1]}")
+            raise BadInput(
+                f"{self.where}: layer {name!r} takes {w.shape[1]} inputs, gets {self.shape(x)[-1]}"
+            )
         bias = np.zeros(len(w)) if b is None else b
         ins = x, self._constant(name + "/w", w), self._constant(name + "/b", bias)
         return self._op(Kind.FULLY_CONNECTED, ins, (*self.shape(x)[:-1], len(w)), Options(), name)
@@ -118,7 +124,9 @@ class Builder:
         _, h, w, c = self.shape(x)
         oh = window_output(h, size[0], stride[0], 1, padding)
         ow = window_output(w, size[1], stride[1], 1, padding)
-        return self._op(kind, (x,), (1, oh, ow, c), Options(padding=padding, stride=stride, filter=size), name)
+        return self._op(
+            kind, (x,), (1, oh, ow, c), Options(padding=padding, stride=stride, filter=size), name
+        )
 
     def _never_negative(self, x: int) -> bool:
         kinds = {op.output: op.kind for op in self.graph.ops}
@@ -135,7 +143,7 @@ class Builder:
     def _pad_for(
         self, x: int, window: Pair, stride: Pair, dilation: Pair, pads: Pads | Padding, name: str
     ) -> tuple[int, Padding]:
-        """The input and the schema's padding for explicit margins: a PAD operator where neither SAME nor VALID fits."""
+        """The input and the schema's padding: behind a PAD operator where neither SAME nor VALID fits."""
         if isinstance(pads, Padding):
             return x, pads
         if not any(any(p) for p in pads):
@@ -153,12 +161,21 @@ class Builder:
         return self._op(Kind.PAD, ins, (1, h + sum(pads[0]), w + sum(pads[1]), c), Options(), name)
 
     def batch_norm(
-        self, x: int, gamma: Array | None, beta: Array | None, mean: Array, var: Array, epsilon: float, name: str
+        self,
+        x: int,
+        gamma: Array | None,
+        beta: Array | None,
+        mean: Array,
+        var: Array,
+        epsilon: float,
+        name: str,
     ) -> int:
         """(x - mean) / sqrt(var + epsilon) * gamma + beta over the last axis, kept as a gain and a shift."""
         root = np.sqrt(var.astype(np.float64) + epsilon)
         gain = (np.ones_like(root) if gamma is None else gamma.astype(np.float64)) / root
-        shift = (np.zeros_like(root) if beta is None else beta.astype(np.float64)) - mean.astype(np.float64) * gain
+        shift = (np.zeros_like(root) if beta is None else beta.astype(np.float64)) - mean.astype(
+            np.float64
+        ) * gain
         return self.scale(x, gain, shift, name)
 
     def scale(self, x: int, gain: Array, shift: Array, name: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compile.neural.frontends.builder import Builder, Pair, Pads
+from compile.neural.frontends.builder import Builder, Pads, Pair
 from compile.neural.graph import Array, Kind, Padding
 from edge_runtime.errors import BadInput
 
@@ -34,14 +34,18 @@ class ChannelsFirst:
     def input(self, shape: Sequence[int]) -> int:
         """shape: with the batch, channels first."""
         if any(not isinstance(d, int) or d <= 0 for d in shape[1:]):
-            raise BadInput(f"{self.b.where}: the input shape {list(shape)} is dynamic; export the model with a fixed one")
+            raise BadInput(
+                f"{self.b.where}: the input shape {list(shape)} is dynamic; export the model with a fixed one"
+            )
         dims = tuple(shape[1:])
         if len(dims) == 2:
             dims = dims[1], dims[0]
         elif len(dims) == 3:
             dims = dims[1], dims[2], dims[0]
         elif len(dims) != 1:
-            raise BadInput(f"{self.b.where}: the input has {len(shape)} axes; give a vector, a signal or an image")
+            raise BadInput(
+                f"{self.b.where}: the input has {len(shape)} axes; give a vector, a signal or an image"
+            )
         x = self.b.input(dims)
         self._rank[x] = len(shape) - 2
         return x
@@ -66,7 +70,9 @@ class ChannelsFirst:
     def ordered(self, x: int, name: str) -> int:
         """x, where its order is the channels-last one. Raises BadInput where a flatten turned it."""
         if x in self._order:
-            raise self.b.refuse(name, "a layer after Flatten that is no dense layer", "a dense layer after Flatten")
+            raise self.b.refuse(
+                name, "a layer after Flatten that is no dense layer", "a dense layer after Flatten"
+            )
         return x
 
     def conv(
@@ -81,7 +87,9 @@ class ChannelsFirst:
         channels = self.b.shape(x)[3]
         depthwise = groups == channels and groups > 1
         if groups not in (1, channels):
-            raise self.b.refuse(name, f"convolution in {groups} groups", "a depthwise convolution, or one group")
+            raise self.b.refuse(
+                name, f"convolution in {groups} groups", "a depthwise convolution, or one group"
+            )
         turned = kernel[:, 0].transpose(1, 2, 0)[None] if depthwise else kernel.transpose(0, 2, 3, 1)
         out = self.b.conv(
             self.ordered(x, name), turned, b, name,
@@ -97,7 +105,14 @@ class ChannelsFirst:
         return self.b.dense(x, w, b, name)
 
     def batch_norm(
-        self, x: int, gamma: Array | None, beta: Array | None, mean: Array, var: Array, epsilon: float, name: str
+        self,
+        x: int,
+        gamma: Array | None,
+        beta: Array | None,
+        mean: Array,
+        var: Array,
+        epsilon: float,
+        name: str,
     ) -> int:
         """Over the channels."""
         return self._keep(self.b.batch_norm(self.ordered(x, name), gamma, beta, mean, var, epsilon, name), x)
@@ -119,7 +134,9 @@ class ChannelsFirst:
         """MAX_POOL_2D or AVERAGE_POOL_2D."""
         rank = self.rank(x)
         sizes, strides = pair(size, rank), pair(stride, rank)
-        out = self.b.pool(self.ordered(x, name), kind, sizes, strides, name, pads, count_margins=count_margins)
+        out = self.b.pool(
+            self.ordered(x, name), kind, sizes, strides, name, pads, count_margins=count_margins
+        )
         return self._keep(out, x)
 
     def adaptive_average(self, x: int, size: Sequence[int], name: str) -> int:
@@ -166,7 +183,9 @@ class ChannelsFirst:
             return self.flatten(x, name)
         if len(dims) in (3, 4) and dims[0] == 1:
             from_vector = self.rank(x) == 0 and (dims[1] == 1 or int(np.prod(dims[2:])) == 1)
-            same = [d for d in dims[1:] if d > 1] == [d for d in self.shape(x)[1:] if d > 1] and dims[1] == self.shape(x)[1]
+            same = [d for d in dims[1:] if d > 1] == [d for d in self.shape(x)[1:] if d > 1] and dims[
+                1
+            ] == self.shape(x)[1]
             if from_vector or same:
                 inner = (1, 1, dims[2], dims[1]) if len(dims) == 3 else (1, dims[2], dims[3], dims[1])
                 out = self.b.reshape(self.ordered(x, name), inner, name)
@@ -174,7 +193,7 @@ class ChannelsFirst:
                 return out
         raise self.b.refuse(name, f"reshape of {list(self.shape(x))} to {dims}", "Flatten")
 
-    def pad(self, x: int, pads: Pads | Padding, name: str) -> int:
+    def pad(self, x: int, pads: Pads, name: str) -> int:
         """Zeros around the positions."""
         return self._keep(self.b.pad(self.ordered(x, name), pads, name), x)
 

@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +51,9 @@ def read(path: Path) -> Graph:
             config = json.loads(z.read("config.json"))
             weights = z.read("model.weights.h5")
     except (OSError, KeyError, zipfile.BadZipFile, ValueError) as e:
-        raise BadInput(f"{path}: is no .keras archive ({e}); save the model with model.save('x.keras')") from e
+        raise BadInput(
+            f"{path}: is no .keras archive ({e}); save the model with model.save('x.keras')"
+        ) from e
     return _Reader(config, _Weights(weights, path), str(path)).graph()
 
 
@@ -60,9 +62,11 @@ class _Weights:
 
     def __init__(self, data: bytes, path: Path) -> None:
         try:
-            import h5py  # noqa: PLC0415: only this front end needs it
+            import h5py  # noqa: PLC0415 (only this front end needs it)
         except ImportError as e:
-            raise BadInput(f"{path}: the weights are HDF5; pip install h5py, or export the model to ONNX") from e
+            raise BadInput(
+                f"{path}: the weights are HDF5; pip install h5py, or export the model to ONNX"
+            ) from e
         try:
             with h5py.File(io.BytesIO(data), "r") as f:
                 self._arrays: dict[str, Array] = {}
@@ -94,7 +98,9 @@ def _pair(value: int | list[int], rank: int) -> Pair:
 class _Reader:
     def __init__(self, config: dict[str, Any], weights: _Weights, where: str) -> None:
         if config.get("class_name") not in ("Sequential", "Functional", "Model"):
-            raise BadInput(f"{where}: a {config.get('class_name')} model; save a Sequential or Functional one")
+            raise BadInput(
+                f"{where}: a {config.get('class_name')} model; save a Sequential or Functional one"
+            )
         self.config, self.weights, self.b = config["config"], weights, Builder(where)
         self.functional = config["class_name"] != "Sequential"
 
@@ -161,7 +167,9 @@ class _Reader:
 
     def _depthwise(self, c: dict[str, Any], w: list[Array], ins: list[int], rank: int) -> int:
         x, o = self._window(c, rank, ins[0])
-        return self._act(self.b.conv(x, _per_channel(w[0], rank), _at(w, 1), c["name"], depthwise=True, **o), c)
+        return self._act(
+            self.b.conv(x, _per_channel(w[0], rank), _at(w, 1), c["name"], depthwise=True, **o), c
+        )
 
     def _separable(self, c: dict[str, Any], w: list[Array], ins: list[int], rank: int) -> int:
         x, o = self._window(c, rank, ins[0])
@@ -234,7 +242,7 @@ class _Reader:
         rows = [(v, v) if isinstance(v, int) else (v[0], v[1]) for v in both]
         return self.b.pad(ins[0], (rows[0], rows[1]), c["name"])
 
-    _METHODS: dict[str, Callable[[_Reader, dict[str, Any], list[Array], list[int], int], int]] = {
+    _METHODS: ClassVar[dict[str, Callable[[_Reader, dict[str, Any], list[Array], list[int], int], int]]] = {
         "Dense": _dense,
         "Conv": _conv,
         "DepthwiseConv": _depthwise,

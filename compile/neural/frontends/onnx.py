@@ -125,7 +125,9 @@ class _Reader:
         computed = [i for i in node.inputs if i in self.values]
         if method is None or not computed:
             what = node.kind if computed else f"{node.kind} of constants"
-            raise self.layers.b.refuse(node.name, what, _NEAREST.get(node.kind, "Conv, Gemm, MaxPool, Relu, Add"))
+            raise self.layers.b.refuse(
+                node.name, what, _NEAREST.get(node.kind, "Conv, Gemm, MaxPool, Relu, Add")
+            )
         self.values[node.outputs[0]] = method(self, node)
 
     def x(self, node: _Node, n: int = 0) -> int:
@@ -183,7 +185,9 @@ def _gemm(r: _Reader, n: _Node) -> int:
     w = r.needed(n, 1).astype(np.float32) * np.float32(n.real("alpha", 1.0))
     bias = r.constant(n, 2)
     if bias is not None:
-        bias = np.broadcast_to(bias * np.float32(n.real("beta", 1.0)), (w.shape[0 if n.integer("transB", 0) else 1],))
+        bias = np.broadcast_to(
+            bias * np.float32(n.real("beta", 1.0)), (w.shape[0 if n.integer("transB", 0) else 1],)
+        )
     return r.layers.dense(r.x(n), w if n.integer("transB", 0) else w.T, bias, n.name)
 
 
@@ -290,7 +294,11 @@ def _pad(r: _Reader, n: _Node) -> int:
     amounts = n.integers("pads", []) or [int(v) for v in r.needed(n, 1)]
     value = r.constant(n, 2)
     rank = r.layers.rank(x)
-    if n.text("mode", "constant") != "constant" or (value is not None and float(value)) or len(amounts) != 2 * rank + 4:
+    if (
+        n.text("mode", "constant") != "constant"
+        or (value is not None and float(value))
+        or len(amounts) != 2 * rank + 4
+    ):
         raise r.layers.b.refuse(n.name, "padding with anything but zeros", "Pad with zeros")
     begin, end = amounts[: rank + 2], amounts[rank + 2 :]
     if any(begin[:2]) or any(end[:2]):

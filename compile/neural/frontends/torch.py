@@ -42,12 +42,14 @@ def takes(model: object) -> bool:
 def read_file(path: Path) -> Graph:
     """The float graph of a .pt2 file. Raises BadInput where torch is missing or the file is not one."""
     try:
-        import torch  # noqa: PLC0415: only this front end needs it
+        import torch  # noqa: PLC0415 (only this front end needs it)
     except ImportError as e:
-        raise BadInput(f"{path}: opening a .pt2 file takes torch; pip install torch, or export to ONNX") from e
+        raise BadInput(
+            f"{path}: opening a .pt2 file takes torch; pip install torch, or export to ONNX"
+        ) from e
     try:
         program = torch.export.load(path)
-    except Exception as e:  # noqa: BLE001: torch raises whatever its unpickler meets
+    except Exception as e:
         raise BadInput(f"{path}: torch.export cannot open it ({type(e).__name__}); save it again") from e
     return read(program, str(path))
 
@@ -63,7 +65,9 @@ class _Reader:
         signature = program.graph_signature
         state = {**dict(program.state_dict), **dict(program.constants)}
         named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        self.constants = {n: np.asarray(state[v].detach().cpu().numpy()) for n, v in named.items() if v in state}
+        self.constants = {
+            n: np.asarray(state[v].detach().cpu().numpy()) for n, v in named.items() if v in state
+        }
         self.user_inputs = list(signature.user_inputs)
         self.outputs = list(signature.user_outputs)
         self.values: dict[str, int] = {}
@@ -91,7 +95,9 @@ class _Reader:
         name = str(node.target).removeprefix("aten.").split(".")[0]
         method = _OPERATORS.get(name)
         if method is None:
-            raise self.layers.b.refuse(node.name, name, _NEAREST.get(name, "Conv1d, Linear, ReLU and pooling"))
+            raise self.layers.b.refuse(
+                node.name, name, _NEAREST.get(name, "Conv1d, Linear, ReLU and pooling")
+            )
         schema = [a.name for a in node.target._schema.arguments]
         arguments = dict(zip(schema, node.args, strict=False)) | dict(node.kwargs)
         self.values[node.name] = method(self, node.name, arguments)
