@@ -6,7 +6,6 @@ integer or a float64 that came from the model, so the device needs neither exp n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,18 +16,16 @@ import numpy.typing as npt
 from compile.decide import (
     VERDICT,
     Bools,
-    FittedNovelty,
     FittedPipeline,
     FittedScreen,
     Float64,
     Int32,
-    Int64,
     Verdicts,
     best_and_margin,
     decide,
-    novelty_score,
     screened,
 )
+from compile.novelty import FittedNovelty, fit_novelty
 from compile.pipeline import Calibration, Novelty, Pipeline
 from edge_runtime.errors import BadInput
 from edge_runtime.recording import Split
@@ -40,10 +37,6 @@ Splits = npt.NDArray[np.uint8]
 ONE_Q16 = 1 << 16
 MIN_NOVELTY_SCANS = 50
 """Fewer calibration scans than this and a class's limit is taken from all of its scans, screened or not."""
-
-STD_FLOOR = 0.05
-"""A feature's spread within a class counts as at least this share of its spread over all classes: a feature
-that happens to be constant in a few recordings must not decide alone what is new."""
 
 
 class _Matrix(NamedTuple):
@@ -154,37 +147,15 @@ def _chance_q16(right: int, scans: int) -> int:
 
 
 def _novelty(novelty: Novelty, m: _Matrix, passed: Bools) -> FittedNovelty:
-    """Means and spreads from the training split, limits from the calibration split."""
-    group = m.labels if m.classes else np.zeros(len(m.labels), np.int64)
-    train, calibration = m.part(Split.TRAIN), m.part(Split.CALIBRATION)
-    overall = m.features[train].std(axis=0, dtype=np.float64)
-    means, inverses, limits = [], [], []
-    for c in range(max(len(m.classes), 1)):
-        own = m.features[train & (group == c)]
-        if len(own) == 0:
-            raise BadInput(f"calibration: class {c} has no training scan; leave it out of the classes")
-        mean = np.rint(own.mean(axis=0, dtype=np.float64)).astype(np.int64)
-        spread = np.maximum(own.std(axis=0, dtype=np.float64), np.maximum(STD_FLOOR * overall, 1.0))
-        inverse = np.maximum(np.rint(ONE_Q16 / spread), 1).astype(np.int64)
-        held_out = calibration & (group == c)
-        enough = np.sum(held_out & passed) >= MIN_NOVELTY_SCANS
-        scores = novelty_score(mean, inverse, m.features[held_out & passed if enough else held_out])
-        means.append(tuple(mean.tolist()))
-        inverses.append(tuple(inverse.tolist()))
-        limits.append(_limit(scores, novelty.false_alarm))
-    return FittedNovelty(tuple(means), tuple(inverses), tuple(limits))
-
-
-def _limit(scores: Int64, false_alarm: float) -> int:
-    """The score that a new scan of the class exceeds with at most that chance: the split conformal quantile.
-
-    The ceil((n + 1)(1 - a))-th smallest of n, the largest where n is too small for that: Vovk et al.,
-    "Algorithmic Learning in a Random World" (2005).
-    """
-    if len(scores) == 0:
-        return (1 << 31) - 1
-    place = min(math.ceil((len(scores) + 1) * (1 - false_alarm)), len(scores))
-    return max(int(np.sort(scores)[place - 1]), 1)
+    """Limits from the calibration scans that the screen passes on, where there are enough of a class."""
+    groups = max(len(m.classes), 1)
+    group = m.labels.astype(np.int64) if m.classes else np.zeros(len(m.labels), np.int64)
+    held_out = m.part(Split.CALIBRATION)
+    for g in range(groups):
+        own = held_out & (group == g)
+        if np.sum(own & passed) >= MIN_NOVELTY_SCANS:
+            held_out &= ~own | passed
+    return fit_novelty(m.features, group, m.part(Split.TRAIN), held_out, groups, novelty.false_alarm)
 
 
 def confidence_table(
@@ -228,7 +199,7 @@ def report(
                 f"{part.name.lower()}_{key}": value
                 for key, value in measures(verdicts[use], labels[use]).items()
             }
-    foreign = split == Split.UNKNOWN
+    foreign = (split == Split.UNKNOWN) & (labels < 0)
     if foreign.any():
         out["unknown_scans"] = int(foreign.sum())
         out["unknown_caught"] = round(float(np.mean(verdicts["label"][foreign] == UNKNOWN)), 6)

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,14 +53,20 @@ class Cost:
     stack_bytes: int
 
     def document(self) -> dict[str, Any]:
-        """For a manifest: plain JSON values, counts as {mean, maximum, calls}."""
+        """For a manifest: plain JSON values; `instructions_by_rung` holds the means, for the energy's sake."""
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, Count):
-                return value._asdict()
-            return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+        def plain(count: Count | None) -> dict[str, Any] | None:
+            return None if count is None else count._asdict()
 
-        return {name: plain(value) for name, value in asdict(self).items()}
+        return {
+            "infer": plain(self.infer),
+            "instructions_by_rung": {name: count.mean for name, count in self.by_rung.items()},
+            "screen": plain(self.screen),
+            "model": plain(self.model),
+            "text_bytes": self.text_bytes,
+            "rodata_bytes": self.rodata_bytes,
+            "stack_bytes": self.stack_bytes,
+        }
 
 
 def measure(artifact: bytes, target: Target, inputs: Inputs) -> Cost:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compile.novelty import FittedNovelty
 from compile.pipeline import Pipeline
 from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, Rung
@@ -36,11 +37,6 @@ VERDICT = np.dtype(
 )
 """`edge_verdict` as numpy sees it."""
 
-Z_CAP_Q4 = 2047
-"""A feature counts as at most 128 standard deviations away: the sum over 256 features fits 31 bits."""
-
-NOVELTY_MAX = (1 << 24) - 1
-
 
 @dataclass(frozen=True, slots=True)
 class FittedScreen:
@@ -50,18 +46,6 @@ class FittedScreen:
     guards: tuple[tuple[int, int], ...]
     label: int
     confidence_q16: int
-
-
-@dataclass(frozen=True, slots=True)
-class FittedNovelty:
-    """Per class (one row for a regression): means, 2^16 / standard deviation, and the limit of the score.
-
-    z_q4 = |feature - mean| * inverse_q16 >> 12, at most Z_CAP_Q4; the score is the sum of its squares.
-    """
-
-    mean: tuple[tuple[int, ...], ...]
-    inverse_q16: tuple[tuple[int, ...], ...]
-    limit: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +102,18 @@ class FittedPipeline:
                 screen["label"],
                 screen["confidence_q16"],
             ),
-            novelty=novelty
-            and FittedNovelty(
-                tuple(map(tuple, novelty["mean"])),
-                tuple(map(tuple, novelty["inverse_q16"])),
-                tuple(novelty["limit"]),
-            ),
+            novelty=novelty and FittedNovelty(**{key: _tuples(value) for key, value in novelty.items()}),
             margins=tuple(float.fromhex(m) for m in data["margins"]),
             confidence_q16=tuple(data["confidence_q16"]),
             min_confidence_q16=data["min_confidence_q16"],
             min_margin=float.fromhex(data["min_margin"]),
             report=data["report"],
         )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def decide(fitted: FittedPipeline, features: Int32, raw_scores: Float64) -> Verdicts:
@@ -144,7 +128,7 @@ def decide(fitted: FittedPipeline, features: Int32, raw_scores: Float64) -> Verd
         out["reason"][unsure] = Reason.AMBIGUOUS
     if fitted.novelty is not None:
         group = np.maximum(best, 0)
-        out["novelty_q8"] = novelty_q8(fitted.novelty, features, group)
+        out["novelty_q8"] = fitted.novelty.ratio_q8(features, group)
         out["reason"][out["novelty_q8"] > 256] = Reason.NOVEL
     out["label"][out["reason"] != Reason.OK] = UNKNOWN
     if fitted.screen is not None:
@@ -191,22 +175,6 @@ def confidence_q16(fitted: FittedPipeline, margin: Float64) -> Int64:
     step = np.searchsorted(np.array(fitted.margins, np.float64), margin, side="right")
     step = np.where(np.isnan(margin), 0, step)
     return np.array(fitted.confidence_q16, np.int64)[step]
-
-
-def novelty_score(mean: Int64, inverse_q16: Int64, features: Int32) -> Int64:
-    """Sum of z^2 over the features, z in sixteenths of a standard deviation; mean, inverse (n, k) or (k,)."""
-    distance = np.abs(features.astype(np.int64) - mean)
-    z_q4 = np.minimum(distance * inverse_q16 >> 12, Z_CAP_Q4)
-    score: Int64 = np.sum(z_q4 * z_q4, axis=1, dtype=np.int64)
-    return score
-
-
-def novelty_q8(novelty: FittedNovelty, features: Int32, group: Int64) -> Int64:
-    """The score over the limit of each scan's group, 256 = at the limit, saturated."""
-    mean, inverse = np.array(novelty.mean, np.int64), np.array(novelty.inverse_q16, np.int64)
-    score = novelty_score(mean[group], inverse[group], features)
-    ratio = (score << 8) // np.array(novelty.limit, np.int64)[group]
-    return np.minimum(ratio, NOVELTY_MAX)
 
 
 def screened(pipeline: Pipeline, fitted: FittedScreen, features: Int32) -> Bools:

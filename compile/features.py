@@ -158,4 +158,5 @@ def _write(out: Path, data: bytes) -> None:
         part.write_bytes(data)
         os.replace(part, out)
     except OSError as e:
+        part.unlink(missing_ok=True)
         raise BadInput(f"features: {out}: {e.strerror}; give a path in a folder that can be written") from e

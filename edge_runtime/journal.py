@@ -38,6 +38,7 @@ SYNC_SECONDS = 30.0
 _HEAD = struct.Struct("<BBH")
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = 5
+_KEPT_HEADS = 16
 _OVERHEAD = _HEAD_BYTES + 4
 
 
@@ -92,6 +93,7 @@ class JournalWriter:
         self._descriptor = -1
         self._written = 0
         self._synced_at = time.monotonic()
+        self._heads: dict[tuple[int, int], bytes] = {}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._open_segment()
@@ -100,8 +102,8 @@ class JournalWriter:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Write one record. Raises HardwareUnavailable where the disk takes no more."""
-        head = _HEAD.pack(SYNC_BYTE, kind, len(payload))
-        frame = head + bytes((crc32(head) & 0xFF,)) + payload
+        head = self._heads.get((kind, len(payload))) or self._make_head(kind, len(payload))
+        frame = head + payload
         frame += _CRC.pack(crc32(frame))
         try:
             if self._written + len(frame) > SEGMENT_BYTES:
@@ -114,6 +116,14 @@ class JournalWriter:
             raise HardwareUnavailable(
                 f"journal {self._directory}: {e.strerror}; make room or mend the card"
             ) from e
+
+    def _make_head(self, kind: int, size: int) -> bytes:
+        """The head of such frames; kept for those of fixed size, which are most."""
+        head = _HEAD.pack(SYNC_BYTE, kind, size)
+        head += bytes((crc32(head) & 0xFF,))
+        if len(self._heads) < _KEPT_HEADS:
+            self._heads[kind, size] = head
+        return head
 
     def append_json(self, kind: int, value: dict[str, Any]) -> None:
         """Write one record with a JSON payload of at most 64 KiB."""

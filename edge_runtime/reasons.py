@@ -42,6 +42,7 @@ class Reason(IntEnum):
     NO_CONFIG = 52, "a sweep before any configuration"
     CHECKSUM = 53, "a frame whose checksum contradicts its bytes"
     SKIPPED = 54, "frames that the scanner numbered and that never arrived"
+    REPEATED = 56, "a frame that had arrived before"
     OVERRUN = 55, "a scan dropped unread because newer ones were waiting"
     # The port.
     SILENT = 64, "nothing arrived for longer than the scanner's longest sweep"

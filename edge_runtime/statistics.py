@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
 _FRACTION_BITS = 5
@@ -59,10 +59,10 @@ class Statistics:
         self.classes = classes
         self.scans = 0
         self.labels = [0] * (len(classes) + 1)
-        self.refused: Counter[int] = Counter()
-        self.unknown: Counter[int] = Counter()
-        self.rungs: Counter[int] = Counter()
-        self.happened: Counter[int] = Counter()
+        self.refused: defaultdict[int, int] = defaultdict(int)
+        self.unknown: defaultdict[int, int] = defaultdict(int)
+        self.rungs: defaultdict[int, int] = defaultdict(int)
+        self.happened: defaultdict[int, int] = defaultdict(int)
         self.latency_us = Histogram()
 
     @property

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +15,19 @@ import pytest
 
 from compile.demo.run import RECORDINGS, build_demo
 from edge_runtime.bundle import Bundle
-from edge_runtime.recording import Recording
+from edge_runtime.energy_ci.guest import Guest
+from edge_runtime.recording import Recording, Row
+from tests.guests import arm64
+
+__all__ = ["arm64"]  # a fixture of tests.guests
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's bundle, built for this machine."""
-    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host"])
+    """The demo's bundle, built for this machine and for ARM."""
+    return build_demo(tmp_path_factory.mktemp("demo"), targets=["host", "aarch64"])
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +86,18 @@ def run_loop(demo_path: Path, tmp_path: Path) -> RunLoop:
     return run
 
 
+def powers(row: Row) -> bytes:
+    """A recorded sweep as a Scan holds it."""
+    return array("h", [-50 * code for code in row.codes]).tobytes()
+
+
 def loop_command(bundle: Path, port: str, folder: Path, *options: object) -> list[str]:
     """The command that runs the loop with its journal and verdicts in `folder`."""
     places = ("--journal", folder / "journal", "--verdicts", folder / "verdicts.jsonl")
     return cli("run", "--bundle", bundle, "--port", port, *places, *options)
+
+
+@pytest.fixture(scope="session")
+def energy_guest(arm64: Guest) -> Guest:
+    """What the energy gate counts on."""
+    return arm64

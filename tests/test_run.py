@@ -17,7 +17,7 @@ from edge_runtime.power.base import Source
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.scan import Scan
-from tests.conftest import RunLoop, cli, loop_command, process, rig
+from tests.conftest import RunLoop, cli, loop_command, powers, process, rig
 
 
 def journaled(folder: Path) -> list[VerdictRecord]:
@@ -33,8 +33,7 @@ def test_every_verdict_is_the_bundles_own_to_the_bit(
     records = journaled(tmp_path)
     assert len(records) == summary["scans"] == 200
     for row, record in zip(demo_recording.rows, records, strict=False):
-        power = b"".join((-50 * code).to_bytes(2, "little", signed=True) for code in row.codes)
-        own = demo_bundle.infer(Scan(power, demo_bundle.axis, 0))
+        own = demo_bundle.infer(Scan(powers(row), demo_bundle.axis, 0))
         got = (record.label, record.best, record.reason, record.rung)
         assert got == (own.label, own.best, own.reason, own.rung)
         assert record.margin.hex() == own.margin.hex()
@@ -60,6 +59,7 @@ def test_a_kill_at_any_moment_leaves_every_reported_verdict_in_a_sound_journal(
 ) -> None:
     for number, seconds in enumerate((0.25, 0.4, 0.55, 0.7, 0.85)):
         folder = tmp_path / str(number)
+        folder.mkdir()
         with (
             rig("--loop", rate_hz=180) as port,
             process(loop_command(demo_path, port, folder, "--quiet")) as loop,

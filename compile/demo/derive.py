@@ -64,17 +64,18 @@ _RECORDED: Quota = {
     Split.TEST: (60, 40),
     Split.UNKNOWN: (40, 10),
 }
+# A kind that is kept out has none of these: the answer to "nothing" is not UNKNOWN.
 _QUIET: Quota = {
     Split.TRAIN: (100, 20),
     Split.CALIBRATION: (20, 10),
     Split.TEST: (30, 15),
-    Split.UNKNOWN: (20, 5),
+    Split.UNKNOWN: (0, 0),
 }
 _BACKGROUND: Quota = {
     Split.TRAIN: (80, 20),
     Split.CALIBRATION: (15, 10),
     Split.TEST: (20, 10),
-    Split.UNKNOWN: (10, 5),
+    Split.UNKNOWN: (0, 0),
 }
 
 

@@ -74,7 +74,8 @@ def held_out(recording: Recording, scans: int) -> Recording:
 def rig(recording: Path, rate_hz: float, log: Path) -> Iterator[str]:
     """A scanner's stand-in in a process of its own; its port."""
     command = [sys.executable, "-m", "edge_runtime.cli", "rig", "rf-explorer"]
-    options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log)]
+    # Round and round: a busy machine may lose a sweep, and the loop should still come to its end.
+    options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log), "--loop"]
     process = subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

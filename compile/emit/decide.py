@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compile.decide import NOVELTY_MAX, Z_CAP_Q4, FittedNovelty, FittedPipeline
+from compile.decide import FittedPipeline
 from compile.emit.pipeline import features_c
+from compile.novelty import DISTANCE_CAP, U_CAP_Q4, FittedNovelty
 
 
 def pipeline_c(fitted: FittedPipeline) -> str:
@@ -108,32 +109,24 @@ def _confidence(fitted: FittedPipeline) -> str:
 
 
 def _novelty(novelty: FittedNovelty) -> str:
-    def table(rows: Sequence[Sequence[int]]) -> list[str]:
-        return [f"    {{{_numbers(row)}}}," for row in rows]
+    def table(kind: str, name: str, rows: Sequence[Sequence[int]]) -> list[str]:
+        body = [f"    {{{_numbers(row)}}}," for row in rows]
+        return [f"static const {kind} {name}[][EDGE_FEATURES] = {{", *body, "};"]
 
     return "\n".join(
         [
-            "/* Distance to the class over its limit: the sum of the squared z-scores, in sixteenths. */",
-            "static const int32_t edge_class_mean[][EDGE_FEATURES] = {",
-            *table(novelty.mean),
-            "};",
-            "static const uint32_t edge_class_inverse_q16[][EDGE_FEATURES] = {",
-            *table(novelty.inverse_q16),
-            "};",
-            f"static const uint32_t edge_class_limit[] = {{{_numbers(novelty.limit)}}};",
+            "/* Novelty: see compile/novelty.py for what the tables hold. */",
+            *table("int32_t", "edge_centre", [novelty.centre]),
+            *table("uint32_t", "edge_inverse_q16", [novelty.inverse_q16]),
+            *table("int16_t", "edge_mix", list(zip(*novelty.mix, strict=True))),  # by column, to vectorise
+            *table("int16_t", "edge_class_mean_q4", novelty.mean_q4),
+            *table("uint16_t", "edge_class_inverse_q12", novelty.inverse_q12),
+            f"static const uint32_t edge_class_limit_q4[] = {{{_numbers(novelty.limit_q4)}}};",
             "",
-            "static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)",
-            "{",
-            "    uint32_t score = 0;",
-            "    for (uint32_t k = 0; k < EDGE_FEATURES; k++) {",
-            "        uint32_t distance = (uint32_t)edge_abs(features[k] - edge_class_mean[group][k]);",
-            "        uint64_t z_q4 = edge_mul32(distance, edge_class_inverse_q16[group][k]) >> 12;",
-            f"        uint32_t z = z_q4 > {Z_CAP_Q4}u ? {Z_CAP_Q4}u : (uint32_t)z_q4;",
-            "        score += z * z;",
-            "    }",
-            "    return edge_ratio(score, edge_class_limit[group], 8);",
-            "}",
-            "",
+            _NOVELTY.replace("U_CAP", f"{U_CAP_Q4}")
+            .replace("DISTANCE_CAP", f"{DISTANCE_CAP}")
+            .replace("BIAS", f"{1 << 30}")
+            .replace("SHIFT", f"{novelty.mix_shift}"),
         ]
     )
 
@@ -170,6 +163,40 @@ def _decide(fitted: FittedPipeline) -> str:
 def _numbers(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
+
+_NOVELTY = """\
+static inline void edge_standardise(const int32_t *features, int16_t *u_q4)
+{
+    for (uint32_t k = 0; k < EDGE_FEATURES; k++) {
+        int32_t distance = features[k] - edge_centre[0][k];
+        uint64_t size = edge_mul32((uint32_t)edge_abs(distance), edge_inverse_q16[0][k]) >> 12;
+        int32_t held = size > U_CAPu ? U_CAP : (int32_t)size;
+        u_q4[k] = (int16_t)(distance < 0 ? -held : held);
+    }
+}
+
+/* The largest z-score of the components against the group, over the group's limit. */
+static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)
+{
+    int16_t u_q4[EDGE_FEATURES];
+    int32_t sum[EDGE_FEATURES]; /* |sum| < BIAS */
+    uint32_t worst_q4 = 0;
+    edge_standardise(features, u_q4);
+    for (uint32_t i = 0; i < EDGE_FEATURES; i++)
+        sum[i] = 0;
+    for (uint32_t j = 0; j < EDGE_FEATURES; j++)
+        for (uint32_t i = 0; i < EDGE_FEATURES; i++)
+            sum[i] += (int32_t)edge_mix[j][i] * u_q4[j];
+    for (uint32_t i = 0; i < EDGE_FEATURES; i++) {
+        int32_t component_q4 = (int32_t)((uint32_t)(sum[i] + BIAS) >> SHIFT) - (BIAS >> SHIFT);
+        uint32_t distance = (uint32_t)edge_abs(component_q4 - edge_class_mean_q4[group][i]);
+        uint32_t held = distance > DISTANCE_CAPu ? DISTANCE_CAPu : distance;
+        uint32_t z_q4 = (held * edge_class_inverse_q12[group][i]) >> 12;
+        worst_q4 = z_q4 > worst_q4 ? z_q4 : worst_q4;
+    }
+    return edge_ratio(worst_q4, edge_class_limit_q4[group], 8);
+}
+"""
 
 _EXPORTS = """\
 /* The contract and the screen: a reason code, or EDGE_OK and whether the screen answered. */
@@ -209,4 +236,3 @@ EDGE_API int edge_infer(const int16_t *power_cdbm, uint32_t points, edge_verdict
     return EDGE_OK;
 }
 """
-assert NOVELTY_MAX == 0xFFFFFF, "edge_ratio saturates there"

@@ -93,14 +93,19 @@ def _constants(
         f"#define EDGE_CLASSES {len(classes)}",
     ]
     if pipeline is not None:
-        lines.append(f"#define EDGE_SCAN_POINTS {pipeline.contract.points}")
+        lines.append(f"#define EDGE_SCAN_POINTS {pipeline.contract.points}u")
     lines += ["", *_list("features", features), *_list("classes", classes)]
     return "\n".join([*lines, ""])
 
 
 def _list(title: str, names: Sequence[str]) -> list[str]:
-    """Names with their index, as a comment; a name can not end the comment."""
+    """Names with their index, as a comment."""
     if not names:
         return []
-    rows = [f" * {k:3} {name.replace('*/', '* /')}" for k, name in enumerate(names)]
+    rows = [f" * {k:3} {_harmless(name)}" for k, name in enumerate(names)]
     return [f"/* {title}:", *rows, " */"]
+
+
+def _harmless(name: str) -> str:
+    """A user's name that cannot end the comment it stands in, nor start another."""
+    return "".join(c if c.isprintable() and c not in "*\\" else "?" for c in name)

@@ -11,6 +11,7 @@ a ladder or a cascade can call them one by one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from compile.kernels.catalogue import FLOOR, KERNELS, MEAN, SQUARE, Need, Term
 from compile.pipeline import Contract, Pipeline
@@ -63,18 +64,28 @@ def rank(permille: int, points: int) -> int:
     return permille * (points - 1) // 1000
 
 
-def reciprocal(step: int, highest: int) -> tuple[int, int]:
-    """(factor, shift) such that `d * factor >> shift == d // step` for every d in 0 .. highest, in 32 bits.
+class Reciprocal(NamedTuple):
+    """`(d * factor + addend) >> shift` is `d // step`."""
 
-    Cortex-M0 has no divide. factor = ceil(2^shift / step) is exact while
-    highest * (factor * step - 2^shift) < 2^shift: Granlund and Montgomery, "Division by Invariant Integers
-    using Multiplication" (1994).
+    factor: int
+    addend: int
+    shift: int
+
+
+def reciprocal(step: int, highest: int) -> Reciprocal:
+    """Division by `step` without a divide, which Cortex-M0 lacks: exact for d in 0 .. highest < 2^16, in 32 bits.
+
+    The factor is 2^shift / step rounded up, or, where that needs too many bits, rounded down and d taken one
+    higher: Granlund and Montgomery (1994), Robison, "N-Bit Unsigned Division via N-Bit Multiply-Add" (2005).
     """
+    most = highest // step
     for shift in range(32):
-        factor = -(-(1 << shift) // step)
-        error = factor * step - (1 << shift)
-        if highest * error < (1 << shift) and highest * factor < 1 << 32:
-            return factor, shift
+        up, down = -(-(1 << shift) // step), (1 << shift) // step
+        excess, lack = up * step - (1 << shift), (1 << shift) - down * step
+        if highest * excess < 1 << shift and highest * up < 1 << 32:
+            return Reciprocal(up, 0, shift)
+        if most * lack <= down and (highest + 1) * down < 1 << 32:
+            return Reciprocal(down, down, shift)
     raise AssertionError(f"no reciprocal of {step} up to {highest}")
 
 
@@ -100,7 +111,6 @@ static inline int edge_check(struct edge_work *w, const int16_t *power_cdbm, uin
     if (points != EDGE_SCAN_POINTS)
         return EDGE_POINTS;
     w->s.power = power_cdbm;
-    w->s.points = EDGE_SCAN_POINTS;
     edge_extremes(&w->s);
     if (w->s.minimum < {contract.power_min_cdbm} || w->s.peak > {contract.power_max_cdbm})
         return EDGE_RANGE;
@@ -148,10 +158,10 @@ def _percentiles(pipeline: Pipeline, needs: Sequence[Need]) -> list[str]:
     rank_of = {n: rank(pipeline.floor_permille if n == FLOOR else n.key[0], c.points) for n in needs}
     ranks = sorted(set(rank_of.values()))
     grid = f"{c.power_min_cdbm}, {c.power_step_cdbm}u"
-    factor, shift = reciprocal(c.power_step_cdbm, c.power_max_cdbm - c.power_min_cdbm)
+    divide = reciprocal(c.power_step_cdbm, c.power_max_cdbm - c.power_min_cdbm)
     return [
         f"    static const uint16_t ranks[] = {{{', '.join(map(str, ranks))}}};",
-        f"    const struct edge_bins bins = {{{grid}, {factor}u, {shift}u}};",
+        f"    const struct edge_bins bins = {{{grid}, {divide.factor}u, {divide.addend}u, {divide.shift}u}};",
         f"    int32_t levels[{len(ranks)}];",
         f"    uint16_t counts[{c.bins}];",
         f"    edge_percentiles(&w->s, &bins, counts, ranks, {len(ranks)}, levels);",

@@ -9,7 +9,7 @@
 /* floor(standard deviation). */
 static inline int32_t edge_std(const struct edge_sweep *s)
 {
-    return (int32_t)edge_sqrt32((uint32_t)edge_div64(s->square, s->points));
+    return (int32_t)edge_sqrt32((uint32_t)edge_div64(s->square, EDGE_SCAN_POINTS));
 }
 
 /* Deviation from the mean in units of 0.64 dB, rounded, held within +-127: small enough for exact sums of powers. */
@@ -23,7 +23,7 @@ static inline int32_t edge_unit(const struct edge_sweep *s, uint32_t at)
 static inline uint32_t edge_unit_square(const struct edge_sweep *s)
 {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         sum += (uint32_t)(u * u);
     }
@@ -35,15 +35,15 @@ static inline int32_t edge_skew_q8(const struct edge_sweep *s)
 {
     uint32_t square = edge_unit_square(s);
     int64_t cube = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         cube += u * u * u;
     }
-    uint32_t sigma_q8 = edge_sqrt32((uint32_t)edge_div64((uint64_t)square << 16, s->points));
+    uint32_t sigma_q8 = edge_sqrt32((uint32_t)edge_div64((uint64_t)square << 16, EDGE_SCAN_POINTS));
     if (sigma_q8 == 0)
         return 0;
     uint64_t size = cube < 0 ? (uint64_t)-cube : (uint64_t)cube;
-    uint64_t m3_q8 = edge_div64(size << 8, s->points);
+    uint64_t m3_q8 = edge_div64(size << 8, EDGE_SCAN_POINTS);
     uint64_t skew = edge_div64(m3_q8 << 24, edge_mul32(sigma_q8 * sigma_q8, sigma_q8));
     int32_t held = skew > 0xffffffu ? 0xffffff : (int32_t)skew;
     return cube < 0 ? -held : held;
@@ -53,15 +53,15 @@ static inline int32_t edge_skew_q8(const struct edge_sweep *s)
 static inline int32_t edge_kurtosis_q8(const struct edge_sweep *s)
 {
     uint64_t fourth = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int32_t u = edge_unit(s, i);
         uint32_t square = (uint32_t)(u * u);
         fourth += square * square;
     }
-    uint32_t m2_q8 = (uint32_t)edge_div64((uint64_t)edge_unit_square(s) << 8, s->points);
+    uint32_t m2_q8 = (uint32_t)edge_div64((uint64_t)edge_unit_square(s) << 8, EDGE_SCAN_POINTS);
     if (m2_q8 == 0)
         return 0;
-    uint64_t m4_q8 = edge_div64(fourth << 8, s->points);
+    uint64_t m4_q8 = edge_div64(fourth << 8, EDGE_SCAN_POINTS);
     uint64_t kurtosis = edge_div64(m4_q8 << 16, edge_mul32(m2_q8, m2_q8));
     return kurtosis > 0xffffffu ? 0xffffff : (int32_t)kurtosis;
 }
@@ -76,7 +76,9 @@ static inline int32_t edge_texture_q4(const struct edge_sweep *s, uint32_t from,
         return 0;
     const int16_t *here = s->power + from, *there = here + lag;
     for (uint32_t i = 0; i < to - from - lag + 1; i++) {
-        int16_t a = here[i] > least ? here[i] : least, b = there[i] > least ? there[i] : least;
+        int16_t a = here[i], b = there[i];
+        a = a > least ? a : least;
+        b = b > least ? b : least;
         sum += (uint16_t)edge_abs(b - a);
     }
     return (int32_t)edge_ratio(sum, to - from - lag + 1, 4);
@@ -84,7 +86,7 @@ static inline int32_t edge_texture_q4(const struct edge_sweep *s, uint32_t from,
 
 static inline int32_t edge_roughness_q4(const struct edge_sweep *s, uint32_t lag, int32_t base)
 {
-    return edge_texture_q4(s, 0, s->points - 1, lag, base);
+    return edge_texture_q4(s, 0, EDGE_SCAN_POINTS - 1, lag, base);
 }
 
 /* The same within +-radius points of the peak. */
@@ -98,7 +100,7 @@ static inline int32_t edge_occupancy(const struct edge_sweep *s, int32_t level)
 {
     int16_t least = edge_level(level);
     uint16_t count = 0;
-    for (uint32_t i = 0; i < s->points; i++)
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++)
         count = (uint16_t)(count + (s->power[i] >= least));
     return level > INT16_MAX ? 0 : count;
 }
@@ -108,7 +110,7 @@ static inline int32_t edge_runs(const struct edge_sweep *s, int32_t level)
 {
     int16_t least = edge_level(level);
     uint16_t count = s->power[0] >= least;
-    for (uint32_t i = 1; i < s->points; i++)
+    for (uint32_t i = 1; i < EDGE_SCAN_POINTS; i++)
         count = (uint16_t)(count + ((s->power[i] >= least) & (s->power[i - 1] < least)));
     return level > INT16_MAX ? 0 : count;
 }
@@ -118,7 +120,7 @@ static inline int32_t edge_local_maxima(const struct edge_sweep *s, int32_t leve
 {
     int16_t least = edge_level(level);
     uint16_t count = 0;
-    for (uint32_t i = 1; i + 1 < s->points; i++)
+    for (uint32_t i = 1; i + 1 < EDGE_SCAN_POINTS; i++)
         count = (uint16_t)(count + ((s->power[i] >= least) & edge_is_local_maximum(s, i)));
     return level > INT16_MAX ? 0 : count;
 }
@@ -126,8 +128,8 @@ static inline int32_t edge_local_maxima(const struct edge_sweep *s, int32_t leve
 /* Points from the first to the last that is at `level` or above, both counted; 0 where there is none. */
 static inline int32_t edge_extent(const struct edge_sweep *s, int32_t level)
 {
-    uint32_t first = 0, last = s->points;
-    while (first < s->points && s->power[first] < level)
+    uint32_t first = 0, last = EDGE_SCAN_POINTS;
+    while (first < EDGE_SCAN_POINTS && s->power[first] < level)
         first++;
     while (last > first && s->power[last - 1] < level)
         last--;
@@ -142,7 +144,7 @@ static inline int32_t edge_left(const struct edge_sweep *s, uint32_t offset)
 
 static inline int32_t edge_right(const struct edge_sweep *s, uint32_t offset)
 {
-    return s->peak_at + offset < s->points ? s->power[s->peak_at + offset] : s->floor;
+    return s->peak_at + offset < EDGE_SCAN_POINTS ? s->power[s->peak_at + offset] : s->floor;
 }
 
 /* The points `from` .. `to` below and above the peak, as first <= at < end; none where end <= first. */
@@ -159,7 +161,7 @@ static inline struct edge_ring edge_ring_left(const struct edge_sweep *s, uint32
 static inline struct edge_ring edge_ring_right(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
     uint32_t end = s->peak_at + to + 1;
-    struct edge_ring ring = {s->peak_at + from, end < s->points ? end : s->points};
+    struct edge_ring ring = {s->peak_at + from, end < EDGE_SCAN_POINTS ? end : EDGE_SCAN_POINTS};
     return ring;
 }
 
@@ -178,8 +180,10 @@ static inline int32_t edge_ring_max(const struct edge_sweep *s, struct edge_ring
     int16_t high = INT16_MIN;
     if (ring.end <= ring.first)
         return 0;
-    for (uint32_t i = ring.first; i < ring.end; i++)
-        high = s->power[i] > high ? s->power[i] : high;
+    for (uint32_t i = ring.first; i < ring.end; i++) {
+        int16_t v = s->power[i];
+        high = v > high ? v : high;
+    }
     return high - s->floor;
 }
 
@@ -266,8 +270,10 @@ static inline int32_t edge_second_valley(const struct edge_sweep *s, uint32_t se
     int16_t low = INT16_MAX;
     if (second == 0)
         return 0;
-    for (uint32_t i = from; i <= to; i++)
-        low = s->power[i] < low ? s->power[i] : low;
+    for (uint32_t i = from; i <= to; i++) {
+        int16_t v = s->power[i];
+        low = v < low ? v : low;
+    }
     return s->power[second] - low;
 }
 

@@ -1,5 +1,5 @@
 /* What the feature kernels share, computed once a scan: extremes, order statistics, moments, the skirts of the peak.
- * A sweep is `points` (1 .. 4096) powers in hundredths of a dBm. Loops over points compare and subtract in 16 bits
+ * A sweep is EDGE_SCAN_POINTS (1 .. 4096) powers in hundredths of a dBm. Loops over points compare and subtract in 16 bits
  * where that is exact, and keep their sums in 32, so that compilers fill a vector with eight points; no value
  * depends on whether they do. */
 #ifndef EDGE_SWEEP_H
@@ -7,9 +7,12 @@
 
 #include "edge_arith.h"
 
+#ifndef EDGE_SCAN_POINTS
+#error "include edge_model.h first: the number of points is a constant, so that every loop's bounds are known"
+#endif
+
 struct edge_sweep {
     const int16_t *power;
-    uint32_t points;
     int32_t minimum;
     int32_t peak;     /* the largest power */
     uint32_t peak_at; /* the first point that has it */
@@ -28,7 +31,7 @@ static inline int16_t edge_level(int32_t level) { return (int16_t)edge_max(edge_
 /* The first point at or after `at` with that power; there must be one. Blocks without it are skipped whole. */
 static inline uint32_t edge_find(const struct edge_sweep *s, uint32_t at, int16_t power)
 {
-    for (; at + 32 <= s->points; at += 32) {
+    for (; at + 32 <= EDGE_SCAN_POINTS; at += 32) {
         uint16_t hits = 0;
         for (uint32_t i = 0; i < 32; i++)
             hits = (uint16_t)(hits + (s->power[at + i] == power));
@@ -43,7 +46,7 @@ static inline uint32_t edge_find(const struct edge_sweep *s, uint32_t at, int16_
 static inline void edge_extremes(struct edge_sweep *s)
 {
     int16_t low = INT16_MAX, high = INT16_MIN;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         int16_t v = s->power[i];
         low = v < low ? v : low;
         high = v > high ? v : high;
@@ -56,16 +59,16 @@ static inline void edge_extremes(struct edge_sweep *s)
 static inline void edge_mean(struct edge_sweep *s)
 {
     int32_t sum = 0; /* |sum| <= 2^27 */
-    for (uint32_t i = 0; i < s->points; i++)
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++)
         sum += s->power[i];
-    s->mean = (int32_t)edge_div32((uint32_t)(sum + (int32_t)(s->points * 32768u)), s->points) - 32768;
+    s->mean = (int32_t)edge_div32((uint32_t)(sum + (int32_t)(EDGE_SCAN_POINTS * 32768u)), EDGE_SCAN_POINTS) - 32768;
 }
 
 static inline void edge_square(struct edge_sweep *s)
 {
     int16_t mean = (int16_t)s->mean;
     uint64_t square = 0;
-    for (uint32_t i = 0; i < s->points; i++) {
+    for (uint32_t i = 0; i < EDGE_SCAN_POINTS; i++) {
         uint16_t d = (uint16_t)edge_abs(s->power[i] - mean);
         square += (uint32_t)d * d;
     }
@@ -76,12 +79,12 @@ static inline void edge_square(struct edge_sweep *s)
  * every power of the contract. */
 struct edge_bins {
     int32_t bottom;
-    uint32_t step, reciprocal, shift;
+    uint32_t step, factor, addend, shift;
 };
 
 static inline uint32_t edge_bin(const struct edge_bins *b, int32_t power)
 {
-    return ((uint32_t)(uint16_t)(power - b->bottom) * b->reciprocal) >> b->shift;
+    return ((uint32_t)(uint16_t)(power - b->bottom) * b->factor + b->addend) >> b->shift;
 }
 
 /* levels[k]: the order statistic of rank ranks[k] (0 = the smallest; ranks ascend), rounded down to the bins' grid.
@@ -93,14 +96,14 @@ static inline void edge_percentiles(const struct edge_sweep *s, const struct edg
     for (uint32_t k = bin; k <= last; k++)
         counts[k] = 0;
     uint32_t at = 0;
-    for (; at + 32 <= s->points; at += 32) {
+    for (; at + 32 <= EDGE_SCAN_POINTS; at += 32) {
         uint32_t block[32]; /* the bins of a block, which vectorise; counting them does not */
         for (uint32_t i = 0; i < 32; i++)
             block[i] = edge_bin(b, s->power[at + i]);
         for (uint32_t i = 0; i < 32; i++)
             counts[block[i]]++;
     }
-    for (; at < s->points; at++)
+    for (; at < EDGE_SCAN_POINTS; at++)
         counts[edge_bin(b, s->power[at])]++;
     uint32_t seen = counts[bin];
     for (uint32_t k = 0; k < wanted; k++) {
@@ -119,7 +122,7 @@ static inline void edge_skirts(const struct edge_sweep *s, const uint16_t *drops
         int32_t level = s->peak - drops[k];
         while (from > 0 && s->power[from - 1] >= level)
             from--;
-        while (to + 1 < s->points && s->power[to + 1] >= level)
+        while (to + 1 < EDGE_SCAN_POINTS && s->power[to + 1] >= level)
             to++;
         left[k] = (uint16_t)(s->peak_at - from);
         right[k] = (uint16_t)(to - s->peak_at);
@@ -146,7 +149,7 @@ static inline uint32_t edge_reach_left(const struct edge_sweep *s, uint32_t radi
 
 static inline uint32_t edge_reach_right(const struct edge_sweep *s, uint32_t radius)
 {
-    uint32_t room = s->points - 1 - s->peak_at;
+    uint32_t room = EDGE_SCAN_POINTS - 1 - s->peak_at;
     return room < radius ? room : radius;
 }
 
@@ -176,13 +179,15 @@ static inline int edge_is_local_maximum(const struct edge_sweep *s, uint32_t at)
     return (s->power[at] > s->power[at - 1]) & (s->power[at] >= s->power[at + 1]);
 }
 
-/* The highest local maximum with from <= at < to; the sweep's minimum, which none of them is, where there is none. */
+/* The highest local maximum with from <= at < to; where there is none the sweep's minimum, which no local maximum is,
+ * or less. The running maximum starts lower than that, or compilers fold the two and lose the vectors. */
 static inline int16_t edge_highest_local_maximum(const struct edge_sweep *s, uint32_t from, uint32_t to)
 {
     const int16_t *here = s->power + from, *before = here - 1, *after = here + 1;
-    int16_t none = (int16_t)s->minimum, high = none;
+    int16_t none = (int16_t)s->minimum, high = INT16_MIN;
     for (uint32_t i = 0; i < to - from; i++) {
-        int16_t v = (here[i] > before[i]) & (here[i] >= after[i]) ? here[i] : none;
+        int16_t v = here[i], b = before[i], a = after[i];
+        v = ((v > b) & (v >= a)) ? v : none;
         high = v > high ? v : high;
     }
     return high;
@@ -192,11 +197,11 @@ static inline int16_t edge_highest_local_maximum(const struct edge_sweep *s, uin
 static inline uint32_t edge_second(const struct edge_sweep *s, uint32_t guard)
 {
     uint32_t left_end = s->peak_at >= guard ? s->peak_at - guard + 1 : 1;
-    uint32_t right_end = s->points - 1, right = s->peak_at + guard;
+    uint32_t right_end = EDGE_SCAN_POINTS - 1, right = s->peak_at + guard;
     int16_t low = edge_highest_local_maximum(s, 1, left_end);
     int16_t high = right < right_end ? edge_highest_local_maximum(s, right, right_end) : low;
     int16_t top = low > high ? low : high;
-    if (top == s->minimum)
+    if (top <= s->minimum)
         return 0;
     uint32_t at = edge_find(s, low == top ? 1 : right, top);
     while (!edge_is_local_maximum(s, at))

@@ -14,6 +14,8 @@ from edge_runtime.verdict import UNKNOWN, VERDICT_STRUCT, Rung, Verdict
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
+_new_tuple = tuple.__new__
+
 _MACHINES = {
     "x86_64": "x86_64",
     "amd64": "x86_64",
@@ -48,6 +50,7 @@ class CompiledEngine:
         self.n_outputs = n_outputs
         self._library = load_library(elf, target)
         self._verdict = ctypes.create_string_buffer(VERDICT_STRUCT.size)
+        self._verdict_at = ctypes.addressof(self._verdict)
         self._scores = self._library.edge_model_scores
         self._scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._infer = getattr(self._library, "edge_infer", None)  # absent from a model without a pipeline
@@ -71,10 +74,11 @@ class CompiledEngine:
         """The verdict on a sweep of little-endian int16; where the contract is broken, `reason` says how."""
         if self._infer is None:
             raise BadInput("this bundle holds a model without a pipeline; build it with --pipeline")
-        code = self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict)
+        code = self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
         if code:
             return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
-        return Verdict._make(VERDICT_STRUCT.unpack(self._verdict))
+        # What Verdict._make does, without its Python frame: this runs once a scan.
+        return _new_tuple(Verdict, VERDICT_STRUCT.unpack_from(self._verdict))
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""

@@ -10,6 +10,7 @@ from edge_runtime.scanners.base import Scanner
 
 SCANNERS = {
     "rf-explorer": ("edge_runtime.scanners.rf_explorer", "RFExplorer"),
+    "framed": ("edge_runtime.scanners.framed", "Framed"),
     "tinysa": ("edge_runtime.scanners.tinysa", "TinySA"),
     "tinysa-ultra": ("edge_runtime.scanners.tinysa", "TinySAUltra"),
 }

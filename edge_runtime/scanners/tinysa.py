@@ -106,7 +106,7 @@ class TinySA(StreamScanner):
 
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         # The steady state of the repeat mode: one read holds exactly one frame like the last one.
-        if len(data) == self.frame_bytes and not self._buffer and not self._lost:
+        if data and len(data) == self.frame_bytes and not self._buffer and not self._lost:
             body = data[1:-1]
             if data[0] == _OPEN and data[-1] == _CLOSE and body[0::3] == self._marks:
                 return (self._frame_scan(body, now_us),)

@@ -1,0 +1,1 @@
+"""C sources that people take into the firmware of scanners they build."""

@@ -1,0 +1,154 @@
+"""The C kernels against their definitions in plain Python, bit for bit, on the host and on every target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compile import elf, toolchain
+from compile.emit.pipeline import reciprocal
+from compile.emulate import EmulationFault, Machine, Out
+from compile.features import compute, feature_sources
+from compile.kernels.catalogue import KERNELS
+from compile.pipeline import Pipeline
+from compile.targets import TARGETS
+from edge_runtime.errors import BadInput
+from edge_runtime.reasons import Reason
+from tests.features_reference import HELD, features
+from tests.pipelines import everything, rows, values
+
+SIZES = (1, 2, 3, 8, 31, 64, 255, 256, 300)
+
+
+def test_everything_is_everything() -> None:
+    used = everything(64).features
+    for kernel, spec in KERNELS.items():
+        for name, param in spec.params.items():
+            seen = {f.params[name] for f in used if f.kernel == kernel}
+            assert seen >= set(values(name, param)), (kernel, name)
+
+
+@st.composite
+def sweeps(draw: st.DrawFn, points: int) -> list[int]:
+    """Any int16; few levels, so that ties and plateaus are common; spikes on a flat floor, also at the ends."""
+    kind = draw(st.integers(0, 2))
+    if kind == 0:
+        raw = draw(st.binary(min_size=2 * points, max_size=2 * points))
+        return [int(x) for x in np.frombuffer(raw, "<i2")]
+    if kind == 1:
+        levels = draw(st.lists(st.integers(-32768, 32767), min_size=1, max_size=4))
+        return [levels[b % len(levels)] for b in draw(st.binary(min_size=points, max_size=points))]
+    power = [draw(st.integers(-32768, 32767))] * points
+    places = st.one_of(st.integers(0, points - 1), st.sampled_from([0, points - 1]))
+    for at, value in draw(st.lists(st.tuples(places, st.integers(-32768, 32767)), max_size=6)):
+        power[at] = value
+    return power
+
+
+@pytest.mark.parametrize("points", SIZES)
+def test_kernels_equal_their_definitions(points: int) -> None:
+    pipeline = everything(points)
+
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+    @given(sweeps(points))
+    def check(power: list[int]) -> None:
+        if points > 1 and min(power) == max(power):
+            power[0] ^= 1  # a stuck scan has no features; test_the_contract_is_checked refuses it
+        got = compute(pipeline, np.array([power], np.int16))[0].tolist()
+        want = features(pipeline, power)
+        wrong = [(f, g, w) for f, g, w in zip(pipeline.features, got, want, strict=True) if g != w]
+        assert not wrong
+        assert max(map(abs, got)) <= HELD
+
+    check()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_kernels_are_the_same_on_every_target(name: str) -> None:
+    """In an emulator where the scan ends where memory ends: a read beyond it would fault."""
+    for points in (3, 256):
+        pipeline, power = everything(points), rows(points, 8)
+        want = compute(pipeline, power)
+        machine = Machine(TARGETS[name], toolchain.build(feature_sources(pipeline), TARGETS[name]))
+        for row, features_i32 in zip(power, want, strict=True):
+            done = machine.call("edge_features", row.tobytes(), points, Out(4 * want.shape[1]))
+            assert done.value == 0
+            assert done.outputs[0] == features_i32.astype("<i4").tobytes()
+
+
+@pytest.mark.parametrize("name", ["cortex-m4", "cortex-m0"])
+def test_features_need_nothing_from_the_firmware(name: str) -> None:
+    text = feature_sources(everything(256))
+    assert not elf.parse(toolchain.build(text, TARGETS[name]), what=name).undefined
+
+
+UNDEFINED = (
+    "signed-integer-overflow,shift-base,shift-exponent,integer-divide-by-zero,array-bounds,alignment,"
+    "pointer-overflow,bool,unreachable"
+)
+TRAP = ("-Xclang", f"-fsanitize={UNDEFINED}", "-Xclang", f"-fsanitize-trap={UNDEFINED}")
+"""Undefined behaviour becomes an instruction that no CPU has; past the driver, which switches sanitizers off."""
+
+
+def test_no_undefined_behaviour() -> None:
+    target = TARGETS["x86_64"]
+    for points in (2, 256):
+        pipeline, power = everything(points), rows(points, 6)
+        want = compute(pipeline, power)
+        machine = Machine(target, toolchain.build(feature_sources(pipeline), target, extra_flags=TRAP))
+        for row, features_i32 in zip(power, want, strict=True):
+            done = machine.call("edge_features", row.tobytes(), points, Out(4 * want.shape[1]))
+            assert done.outputs[0] == features_i32.tobytes()
+
+
+def test_the_sanitizer_would_trap() -> None:
+    text = feature_sources(everything(2))
+    text["edge_model.c"] += """
+EDGE_API int wrong_sum(int a, int b) { return a + b; }
+EDGE_API int wrong_shift(int a, int b) { return a << b; }
+EDGE_API int wrong_index(int a, int b) { int room[4] = {a, b, a, b}; return room[a]; }
+"""
+    target = TARGETS["x86_64"]
+    machine = Machine(target, toolchain.build(text, target, extra_flags=TRAP))
+    assert machine.call("wrong_sum", 1, 5).value == 6
+    for symbol, a, b in (("wrong_sum", 0x7FFFFFFF, 1), ("wrong_shift", 0x7FFFFFFF, 1), ("wrong_index", 4, 1)):
+        with pytest.raises(EmulationFault):
+            machine.call(symbol, a, b)
+
+
+@given(st.integers(1, 1000), st.integers(0, 65535))
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+def test_reciprocals_divide_exactly(step: int, highest: int) -> None:
+    r = reciprocal(step, highest)
+    assert r.factor * highest + r.addend < 1 << 32
+    d = np.arange(highest + 1, dtype=np.uint32)
+    assert np.array_equal((d * np.uint32(r.factor) + np.uint32(r.addend)) >> np.uint32(r.shift), d // step)
+
+
+def contract(pipeline: Pipeline, **changes: int) -> Pipeline:
+    data = pipeline.to_dict()
+    data["contract"] |= changes
+    return Pipeline.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("power", "reason"),
+    [
+        ([-9000, -9000, -9000], Reason.STUCK),
+        ([-9000, -12751, -9000], Reason.RANGE),
+        ([-9000, 1, -9000], Reason.RANGE),
+    ],
+)
+def test_the_contract_is_checked(power: list[int], reason: Reason) -> None:
+    pipeline = contract(everything(3), power_min_cdbm=-12750, power_max_cdbm=0)
+    fine = [-12750, 0, -9000]
+    compute(pipeline, np.array([fine], np.int16))
+    with pytest.raises(BadInput, match=f"scan 1: {reason.text}"):
+        compute(pipeline, np.array([fine, power], np.int16))
+
+
+def test_a_scan_of_another_length_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"shape \(1, 4\); the contract wants \(scans, 3\)"):
+        compute(everything(3), np.zeros((1, 4), np.int16))
