@@ -50,8 +50,8 @@ def attach(
     outputs = network.graph.tensors[network.graph.output]
     if outputs.size != len(matrix.classes) or outputs.dtype != "int8":
         raise BadInput(
-            f"network: answers {outputs.size} values of {outputs.dtype}; the bundle has {len(matrix.classes)} classes; "
-            f"train it on the same classes"
+            f"network: answers {outputs.size} values of {outputs.dtype}, the bundle has {len(matrix.classes)} "
+            "classes; train it on the same classes"
         )
     artifacts, texts = compile_for(network, targets, progress)
     progress(f"proving the network equal on {len(targets)} targets")

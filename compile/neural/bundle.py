@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile import cost, toolchain, verify
+from compile.emulate import Machine, Out
 from compile.neural import cost as layer_cost
 from compile.neural import emit, reader
 from compile.neural.graph import Array, Graph, Tensor
 from compile.neural.lower import lower
 from compile.neural.network import Network, Rows, prepare
 from compile.neural.quantise import input_steps, network_input, real_outputs
+from compile.neural.run_int8 import run
 from compile.targets import Form, Target, target
 from edge_runtime.bundle import Bundle, Manifest, pack
-from edge_runtime.errors import BadInput
+from edge_runtime.errors import BadInput, CheckFailed
 from edge_runtime.recording import Split
 
 PROOF_ROWS = 24
@@ -58,16 +60,19 @@ def build(model: object, data: Path | str | None, targets: list[Target], progres
         entry = f"{t.name}/edge_model.{'so' if t.form is Form.SHARED else 'o'}"
         entries[entry] = artifacts[t.name]
         sources = {f"{t.name}/{name}": text.encode() for name, text in texts.items()}
-        entries |= {k: v for k, v in sources.items() if t.form is Form.FREESTANDING or k.endswith(".h")}
+        kept = [k for k in sources if t.form is Form.FREESTANDING or k.endswith(".h")]
+        entries |= {k: sources[k] for k in kept}
         listed[t.name] = {
             "entry": entry,
-            "sources": [k for k in sources if k in entries],
+            "sources": kept,
             "mode": "int8",
             "style": "network",
             "why": "an int8 network has one form",
             "cost": costs[t.name],
         }
-    section = describe_network(network, {name: a["entry"] for name, a in listed.items()}, counted_on(targets))
+    section = describe_network(
+        network, {t.name: str(listed[t.name]["entry"]) for t in targets}, counted_on(targets)
+    )
     return Bundle(pack(_manifest(network, model, section, listed), entries))
 
 
@@ -228,10 +233,6 @@ def check_cascade(bundle: Bundle, power_cdbm: NDArray[np.int16]) -> int:
 
 def check_raw(graph: Graph, artifacts: Mapping[str, bytes], rows: Array) -> int:
     """edge_network of every artifact against the integer arithmetic, byte for byte; the number of calls."""
-    from compile.emulate import Machine, Out  # noqa: PLC0415: unicorn is slow to import
-    from compile.neural.run_int8 import run  # noqa: PLC0415
-    from edge_runtime.errors import CheckFailed  # noqa: PLC0415
-
     want = run(lower(graph), rows)
     for name, artifact in artifacts.items():
         machine = Machine(target(name), artifact)

@@ -133,7 +133,7 @@ def _header(plan: lower.Plan, scores: bool) -> str:
         "#if defined(__cplusplus)",
         'extern "C" {',
         "#endif",
-        f"/* The network: EDGE_NETWORK_INPUTS of {ends[0].dtype} in, EDGE_NETWORK_OUTPUTS of {ends[1].dtype} out; 0. */",
+        "/* The network: EDGE_NETWORK_INPUTS numbers in, EDGE_NETWORK_OUTPUTS out; returns 0. */",
         f"int edge_network(const {kind[0]} *input, {kind[1]} *output);",
     ]
     if scores:
@@ -195,7 +195,7 @@ def _function(plan: lower.Plan, layers: list[Layer]) -> str:
 
 
 def _scores(plan: lower.Plan, steps: InputSteps) -> str:
-    x, y = plan.tensors[plan.input], plan.tensors[plan.output]
+    x, y = plan.tensors[plan.input], plan.answer
     rows = []
     one = len(steps[0]) == 1
     if not one:

@@ -144,7 +144,9 @@ def _op(w: _Writer, graph: Graph, op: Op, codes: list[tuple[Kind, int]]) -> int:
     return w.table(*fields, (1, "offset", ins), (2, "offset", outs))
 
 
-def _options(w: _Writer, kind: Kind, o: Options, output_shape: tuple[int, ...]) -> int:
+def _options(  # noqa: PLR0911 (a return an operator)
+    w: _Writer, kind: Kind, o: Options, output_shape: tuple[int, ...]
+) -> int:
     act, window = o.activation, ((0, "i8", o.padding), (1, "i32", o.stride[1]), (2, "i32", o.stride[0]))
     dilation = o.dilation[1], o.dilation[0]
     if kind is Kind.CONV_2D:

@@ -180,12 +180,16 @@ class Dequantise(Step):
 
 @dataclass(slots=True)
 class Plan:
-    """The steps of a network and the shapes and types of its ends."""
+    """The steps of a network.
+
+    output: the buffer that the last step writes. answer: what its steps mean, which a RESHAPE may have renamed.
+    """
 
     steps: list[Step]
     tensors: list[Tensor]
     input: int
     output: int
+    answer: Tensor
 
 
 def lower(graph: Graph, machine: Machine = Machine.ARM) -> Plan:
@@ -207,7 +211,8 @@ def lower(graph: Graph, machine: Machine = Machine.ARM) -> Plan:
         _set_ties(steps[-1], machine)
         if op.kind is Kind.ADD:
             steps[-1].src = (src, alias[op.inputs[1]])
-    return Plan(steps, graph.tensors, graph.input, alias[graph.output])
+    answer = graph.tensors[graph.output]
+    return Plan(steps, graph.tensors, graph.input, alias[graph.output], answer)
 
 
 def _set_ties(step: Step, machine: Machine) -> None:

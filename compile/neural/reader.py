@@ -198,7 +198,7 @@ def _op(o: _Table, codes: list[int], tensors: list[Tensor], where: str) -> Op:
     return Op(kind, ins, outs[0], options, name)
 
 
-def _options(kind: Kind, t: _Table | None, where: str) -> Options:
+def _options(kind: Kind, t: _Table | None, where: str) -> Options:  # noqa: PLR0911 (a return an operator)
     if t is None:
         return Options()
     if kind in (Kind.CONV_2D, Kind.DEPTHWISE_CONV_2D):

@@ -1,8 +1,8 @@
 """Where a half falls: tflite-runtime's x86 and ARM kernels round ties below the zero point differently (see lower).
 
 `untie` makes a network for which that cannot matter: a layer without a ReLU gets a bias that lifts every result
-it may have to zero or above, and a zero point of -128; a RESHAPE to the same shape, which moves bytes only, then carries the
-zero point that the next layer must see. What would still fall below is clipped at -128 on both machines.
+it may have to zero or above, and a zero point of -128; a RESHAPE to the same shape, which moves bytes only, then
+carries the zero point that the next layer must see. What would still fall below is clipped at -128 everywhere.
 """
 
 from __future__ import annotations

@@ -58,6 +58,11 @@ class Builder:
         self.graph.output = output
         return self.graph
 
+    def _bias(self, name: str, bias: Array | None, count: int) -> Array:
+        if bias is not None and np.shape(bias) != (count,):
+            raise BadInput(f"{self.where}: layer {name!r} has {np.shape(bias)} biases for {count} outputs")
+        return np.zeros(count) if bias is None else bias
+
     def _op(self, kind: Kind, ins: tuple[int, ...], shape: tuple[int, ...], o: Options, name: str) -> int:
         out = self.graph.add(Tensor(name, shape))
         self.graph.ops.append(Op(kind, ins, out, o, name))
@@ -72,8 +77,7 @@ class Builder:
             raise BadInput(
                 f"{self.where}: layer {name!r} takes {w.shape[1]} inputs, gets {self.shape(x)[-1]}"
             )
-        bias = np.zeros(len(w)) if b is None else b
-        ins = x, self._constant(name + "/w", w), self._constant(name + "/b", bias)
+        ins = x, self._constant(name + "/w", w), self._constant(name + "/b", self._bias(name, b, len(w)))
         return self._op(Kind.FULLY_CONNECTED, ins, (*self.shape(x)[:-1], len(w)), Options(), name)
 
     def conv(
@@ -91,7 +95,7 @@ class Builder:
         """w: out x height x width x in, or 1 x height x width x out where depthwise."""
         x, padding = self._pad_for(x, (w.shape[1], w.shape[2]), stride, dilation, pads, name)
         count = w.shape[3] if depthwise else w.shape[0]
-        bias = np.zeros(count) if b is None else b
+        bias = self._bias(name, b, count)
         _, h, wide, c = self.shape(x)
         oh = window_output(h, w.shape[1], stride[0], dilation[0], padding)
         ow = window_output(wide, w.shape[2], stride[1], dilation[1], padding)

@@ -25,7 +25,7 @@ def _steps(pipeline: Any) -> list[Any]:
 
 
 def read(model: Any, where: str = "model") -> Graph:
-    """The float graph of a fitted model: classifiers answer probabilities (one for two classes), regressors values."""
+    """The float graph of a fitted model: probabilities (one for two classes) of a classifier, else values."""
     *before, mlp = _steps(model) if type(model).__name__ == "Pipeline" else [model]
     if type(mlp).__name__ not in NAMES:
         raise BadInput(f"{where}: a {type(mlp).__name__}; the nearest that is supported: MLPClassifier")
