@@ -24,6 +24,7 @@ F32 = NDArray[np.float32]
 PERCENTILES = (100.0, 99.99, 99.9)
 """How much of the calibration data a range covers; 100 is the minimum and the maximum."""
 
+_DEAD = 1e-6  # a tensor that takes no more than this takes one value; interpreters refuse scales that small
 _ROWS = 384  # calibration rows that ranges are chosen on; more change no choice on the networks tried
 _FIXED = {Kind.SOFTMAX: (1 / 256, -128), Kind.LOGISTIC: (1 / 256, -128), Kind.TANH: (1 / 128, 0)}
 _KEEPS = (Kind.MAX_POOL_2D, Kind.AVERAGE_POOL_2D, Kind.RESHAPE, Kind.PAD)
@@ -185,7 +186,8 @@ def _step_of(values: Array, percentile: float) -> tuple[np.float32, int]:
     else:
         low, high = (float(v) for v in np.percentile(flat, [100 - percentile, percentile]))
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32(max(high - low, 1e-8) / 255)
+    span = high - low if high - low > _DEAD else 1.0
+    scale = np.float32(span / 255)
     return scale, int(np.clip(round(-128 - low / float(scale)), -128, 127))
 
 
