@@ -204,6 +204,11 @@ def lower(graph: Graph, machine: Machine = Machine.ARM) -> Plan:
         if graph.tensors[op.inputs[0]].data is not None:
             raise BadInput(f"layer {op.source!r}: computes on a constant; fold it before exporting the model")
         if op.kind in (Kind.RESHAPE, Kind.SQUEEZE, Kind.EXPAND_DIMS):
+            ends = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+            if ends[0].dtype != ends[1].dtype or ends[0].size != ends[1].size:
+                raise BadInput(
+                    f"layer {op.source!r}: reshapes {_shown(ends[0])} to {_shown(ends[1])}; export it again"
+                )
             alias[op.output] = src
             continue
         _check_types(graph, op)
@@ -213,6 +218,10 @@ def lower(graph: Graph, machine: Machine = Machine.ARM) -> Plan:
             steps[-1].src = (src, alias[op.inputs[1]])
     answer = graph.tensors[graph.output]
     return Plan(steps, graph.tensors, graph.input, alias[graph.output], answer)
+
+
+def _shown(t: Tensor) -> str:
+    return f"{t.dtype}{list(t.shape)}"
 
 
 def _set_ties(step: Step, machine: Machine) -> None:

@@ -41,7 +41,9 @@ def test_random_networks_answer_as_tflite_runtime(network: Graph, seed: int) -> 
     assert write(again) == data
 
 
-@pytest.mark.parametrize(("name", "graph"), list(networks.ties()), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "graph"), list(networks.ties()), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_ties_fall_as_on_this_machine(name: str, graph: Graph) -> None:
     rows = random_inputs(graph, 1, 20)
     want = answers(write(graph), rows)

@@ -65,7 +65,10 @@ MUTATIONS = {
     "a tie rounds the other way": ("((y < 0) & !up)", "((y < 0) & up)"),
     "no rounding after the multiplier": ("* mult + (1 << 30)", "* mult"),
     "the low clamp is lost": ("x < low ? low :", ""),
-    "margins hold zero, not the zero point": ("edge_margins(g, x, padded, (int8_t)zero_in)", "edge_margins(g, x, padded, 0)"),
+    "margins hold zero, not the zero point": (
+        "edge_margins(g, x, padded, (int8_t)zero_in)",
+        "edge_margins(g, x, padded, 0)",
+    ),
     "a bias goes missing": ("+ p->bias[o]", ""),
     "the last taps are dropped": ("if (k < p->taps)", "if (0)"),
 }

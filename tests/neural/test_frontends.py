@@ -81,7 +81,7 @@ def test_scikit_learn_classifiers(activation: Any, classes: int) -> None:
 def test_scikit_learn_regressor() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(0, 1, (80, 5)), rng.normal(0, 1, (80, 2))
-    model = MLPRegressor((6,), max_iter=3, random_state=0)
+    model = MLPRegressor(hidden_layer_sizes=(6,), max_iter=3, random_state=0)
     _fit(model, x, y)
     np.testing.assert_allclose(run_float.run(load(model), x), model.predict(x), atol=TOLERANCE)
 
@@ -127,7 +127,9 @@ def test_a_keras_layer_that_is_not_supported_is_named(tmp_path: Path) -> None:
         layers[3]["class_name"] = "LSTM"
         layers[3]["config"]["name"] = "memory"
 
-    with pytest.raises(BadInput, match=r"layer 'memory' \(LSTM\).*nearest that is: Conv1D over the time axis"):
+    with pytest.raises(
+        BadInput, match=r"layer 'memory' \(LSTM\).*nearest that is: Conv1D over the time axis"
+    ):
         keras.read(_keras_with(tmp_path, change))
 
 
@@ -148,7 +150,9 @@ def test_what_is_no_keras_archive(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(MODELS.glob("*.onnx"))), st.data())
-def test_damaged_onnx_is_refused_and_never_crashes(tmp_path_factory: Any, path: Path, data: st.DataObject) -> None:
+def test_damaged_onnx_is_refused_and_never_crashes(
+    tmp_path_factory: Any, path: Path, data: st.DataObject
+) -> None:
     blob = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         del blob[data.draw(st.integers(0, len(blob) - 1)) :]

@@ -1,6 +1,6 @@
 """tflite-runtime as a program: answers rows of .tflite files, here or in an ARM guest. No import of this project.
 
-    python tflite_reference.py IN.npz OUT.npz      IN: model0 (bytes), rows0, model1, rows1, ...  OUT: out0, out1, ...
+python tflite_reference.py IN.npz OUT.npz      IN: model0 (bytes), rows0, model1, rows1, ...  OUT: out0, out1, ...
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ class Builder:
 
     def refuse(self, layer: str, what: str, instead: str) -> BadInput:
         """The error for a layer that cannot be taken."""
+        plain = "".join(c if c.isprintable() else "?" for c in what)
         return BadInput(
-            f"{self.where}: layer {layer!r} ({what}) is not supported; the nearest that is: {instead}"
+            f"{self.where}: layer {layer!r} ({plain}) is not supported; the nearest that is: {instead}"
         )
 
     def input(self, shape: tuple[int, ...]) -> int:

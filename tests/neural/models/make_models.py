@@ -94,7 +94,10 @@ def main() -> None:
             part.metadata_props.clear()  # stack traces, with the paths of this machine
         program.save(str(HERE / f"torch_{name}_dynamo.onnx"))
     for name, model in keras_models().items():
-        weights = [rng.normal(0, 0.4, w.shape) if w.ndim > 1 else rng.uniform(0.2, 1.0, w.shape) for w in model.get_weights()]
+        weights = [
+            rng.normal(0, 0.4, w.shape) if w.ndim > 1 else rng.uniform(0.2, 1.0, w.shape)
+            for w in model.get_weights()
+        ]
         model.set_weights(weights)
         x = rng.normal(0, 1, (6, *model.input_shape[1:])).astype(np.float32)
         found |= {f"keras_{name}_x": x, f"keras_{name}_y": model.predict(x, verbose=0)}
