@@ -17,19 +17,25 @@ from edge_runtime.verdict import UNKNOWN
 
 RESAMPLES = 2000
 SEED = 20261124
+MIN_CLUSTERS = 5
+"""Fewer recordings than this resample to hardly anything but themselves: no interval is told."""
 
 
 def share_with_interval(hit: NDArray[np.bool_], cluster: NDArray[np.integer[Any]]) -> dict[str, Any]:
-    """The share of `hit`, (n,), and its 95 % interval over resampled clusters, (n,); as the manifest has it."""
+    """The share of `hit`, (n,), and its 95 % interval over resampled clusters, (n,); as the manifest has it.
+
+    The interval is None where there are fewer than MIN_CLUSTERS clusters.
+    """
     names, index = np.unique(cluster, return_inverse=True)
     hits = np.bincount(index, weights=hit, minlength=len(names))
     sizes = np.bincount(index, minlength=len(names))
     draws = np.random.default_rng(SEED).integers(len(names), size=(RESAMPLES, len(names)))
     shares = hits[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     low, high = np.percentile(shares, [2.5, 97.5])
+    enough = len(names) >= MIN_CLUSTERS
     return {
         "value": round(float(hit.mean()), 6),
-        "interval_95": [round(float(low), 6), round(float(high), 6)],
+        "interval_95": [round(float(low), 6), round(float(high), 6)] if enough else None,
         "scans": len(hit),
         "captures": len(names),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from edge_runtime.errors import BadInput
 from edge_runtime.recording import Split
 
 DEFAULT_TARGETS = ("host", "aarch64", "armv7")
+HEAT_ROWS = 2000
+"""Rows of the data that tell the emitter which branches are hot."""
 PROOF_ROWS = 160
 """Rows on which every target is compared and counted at each build; `verify` compares all it is given."""
 
@@ -111,6 +113,8 @@ def build(
 
 def _parts(model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None) -> Parts:
     matrix = Matrix.load(Path(data)) if data is not None else None
+    if matrix is not None and matrix.features.shape[1] == model.forest.n_features:
+        model = replace(model, forest=model.forest.counted(matrix.features[matrix.sample(HEAT_ROWS)]))
     if pipeline is None:
         return Parts(model, None, matrix)
     declared = Pipeline.load(Path(pipeline))

@@ -67,7 +67,7 @@ def _extract(args: Namespace) -> None:
 
 
 def parser() -> console.Parser:
-    """The command line, as DESIGN.md fixes it."""
+    """The command line."""
     top = console.Parser(prog="edge-compile", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=console.Parser)
 
@@ -107,7 +107,7 @@ def parser() -> console.Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code of DESIGN.md: 0 done, 1 check failed, 2 bad input, 3 no hardware."""
+    """Run one command; the exit code: 0 done, 1 check failed, 2 bad input, 3 no hardware."""
     return console.main(parser(), arguments)
 
 

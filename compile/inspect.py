@@ -18,7 +18,7 @@ def describe(bundle: Bundle) -> Iterator[str]:
     yield f"model     {model['source']}, {size}{model['n_features']} features, {model['n_outputs']} raw scores"
     if manifest["pipeline"]:
         yield from _pipeline(manifest)
-    if names := model["feature_names"]:
+    if names := _feature_names(manifest):
         yield f"features  {', '.join(names)}"
     yield ""
     yield from cost_table(manifest["artifacts"])
@@ -32,6 +32,14 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield ""
         yield f"trained and calibrated on {len(captures)} recordings (--json lists them with their hashes)"
     yield "built with " + ", ".join(f"{name} {version}" for name, version in manifest["tools"].items())
+
+
+def _feature_names(manifest: dict[str, Any]) -> list[str]:
+    """The pipeline's names where there is one: training libraries lose them in matrices."""
+    if manifest["pipeline"]:
+        return [feature["name"] for feature in manifest["pipeline"]["pipeline"]["features"]]
+    names: list[str] = manifest["model"]["feature_names"]
+    return names
 
 
 def _pipeline(manifest: dict[str, Any]) -> Iterator[str]:
@@ -62,8 +70,9 @@ def cost_table(artifacts: dict[str, Any]) -> Iterator[str]:
 
 def _accuracy(accuracy: dict[str, Any]) -> Iterator[str]:
     for name, figure in accuracy.items():
-        low, high = figure["interval_95"]
+        told = figure["interval_95"]
+        interval = f"95 %: {told[0]:.3f} to {told[1]:.3f}" if told else "too few recordings for an interval"
         yield (
-            f"{name:<34} {figure['value']:.3f}  (95 %: {low:.3f} to {high:.3f}, "
+            f"{name:<34} {figure['value']:.3f}  ({interval}, "
             f"{figure['scans']} scans of {figure['captures']} recordings)"
         )

@@ -40,7 +40,8 @@ that one which happens to be constant in the recordings does not decide alone wh
 CLASS_SPREAD_MIN = 0.2
 """A class's spread in a component, against the spread that all classes share, counts as at least this."""
 
-_SUM_MAX = 1 << 30
+SUM_CAP = 1 << 30
+"""No sum of the mix exceeds it: the number of its fraction bits is chosen so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ def _as_integers(mix: Matrix) -> tuple[tuple[tuple[int, ...], ...], int]:
     largest = max(abs(x) for row in mix for x in row)
     shift = 0
     while (
-        heaviest * 2 ** (shift + 1) * U_CAP_Q4 < _SUM_MAX - len(mix) * U_CAP_Q4
+        heaviest * 2 ** (shift + 1) * U_CAP_Q4 < SUM_CAP - len(mix) * U_CAP_Q4
         and largest * 2 ** (shift + 1) < 0x7FFF
     ):
         shift += 1

@@ -52,6 +52,7 @@ class Reason(IntEnum):
     IDENTIFIED = 80, "the scanner said what it is"
     CONFIGURED = 81, "the scanner said what it sweeps"
     BATTERY = 82, "the scanner said its battery's voltage"
+    RESAMPLED = 83, "scans are brought to the bundle's axis"
 
 
 def c_enum() -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self
 
-from edge_runtime.errors import HardwareUnavailable
+from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.port import LINE_LIMIT, Gone, Port
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.scanners import make
 from edge_runtime.scanners.base import Battery, Configuration, Damage, Heard, Identity, Scanner, Send
+from edge_runtime.usb import UsbPorts
 
 FIRST_WAIT_MS, LONGEST_WAIT_MS = 100, 5_000
 """Back-off between attempts to open a port that is gone."""
@@ -26,11 +28,36 @@ NEVER = -1
 COUNTED_IN_SCANS = (Reason.SKIPPED, Reason.OVERRUN)
 
 
-def open_source(url: str, scanner: str, axis: Axis | None, clock: Callable[[], int], baud: int = 0) -> Source:
+class ScanSource(Protocol):
+    """What the loop takes: scans and happenings, until their end or `stop`. A context manager."""
+
+    def __iter__(self) -> Iterator[Scan | Happening]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def stop(self) -> None:
+        """End the iteration at once. May be called from a signal handler or another thread."""
+
+
+def open_source(
+    url: str, scanner: str, axis: Axis | None, clock: Callable[[], int], baud: int = 0
+) -> ScanSource:
     """A source by the scanner's name, asked to sweep `axis`. A context manager.
 
-    Raises BadInput for an unknown scanner, HardwareUnavailable where the port cannot be opened.
+    `auto` finds the scanner, `journal` replays the journal at `url`. Raises BadInput for an unknown scanner,
+    HardwareUnavailable where the port cannot be opened.
     """
+    # Imported here: a device that is told its scanner should not pay for what finds it.
+    if scanner == "journal":
+        from edge_runtime.replay import Replay  # noqa: PLC0415
+
+        return Replay(url, axis or Axis(0, 0, 0), clock)
+    if scanner == "auto":
+        from edge_runtime.detect import detect  # noqa: PLC0415
+
+        scanner = detect(url, axis, clock)
     return Source(url, make(scanner, axis), clock, baud)
 
 
@@ -42,7 +69,14 @@ class Source:
     Raises HardwareUnavailable where the port cannot be opened at first; later it is waited for.
     """
 
-    def __init__(self, url: str, scanner: Scanner, clock: Callable[[], int], baud: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        scanner: Scanner,
+        clock: Callable[[], int],
+        baud: int = 0,
+        usb: UsbPorts | None = None,
+    ) -> None:
         self.url = url
         self.scanner = scanner
         self.configuration: Configuration | None = None
@@ -67,6 +101,8 @@ class Source:
         except HardwareUnavailable:
             self._close_pipe()
             raise
+        self._usb = usb or UsbPorts()
+        self._device = self._usb.identity(url)
 
     def stop(self) -> None:
         """End the iteration at once. May be called from a signal handler or another thread."""
@@ -93,7 +129,7 @@ class Source:
                 os.close(descriptor)
         self._stop_reader = self._stop_writer = -1
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +162,8 @@ class Source:
     def __iter__(self) -> Iterator[Scan | Happening]:
         while not self._stopped:
             try:
-                self.send(self.scanner.start())
+                if self._timeout_ms != NEVER:  # not while the loop has paused it
+                    self.send(self.scanner.start())
                 yield from self._listen()
                 return
             except Gone as e:
@@ -138,6 +175,7 @@ class Source:
         """What comes until the port is gone (raises Gone), a stop, or a file's end."""
         port, clock, feed = self._port, self._clock, self.scanner.feed
         began_us = clock()
+        scanned = False
         while not self._stopped:
             if not port.wait(self._timeout_ms):
                 yield from self._silent()
@@ -145,8 +183,7 @@ class Source:
             now_us = clock()
             data = port.read()
             if not data and not port.endless:
-                for event in self.scanner.end(now_us):
-                    yield from (event,) if type(event) is Scan else self._heed(event)
+                yield from self._end_of_file(now_us, scanned)
                 return
             events = feed(data, now_us)
             if self._silences and data:
@@ -164,8 +201,21 @@ class Source:
                     self._settle()
                 if self._begun_us:
                     self._end_frame(now_us)
+                scanned = True
                 yield event
             began_us = clock()
+
+    def _end_of_file(self, now_us: int, scanned: bool) -> Iterator[Scan | Happening]:
+        for event in self.scanner.end(now_us):
+            if type(event) is Scan:
+                scanned = True
+                yield event
+            else:
+                yield from self._heed(event)
+        if not scanned:
+            raise BadInput(
+                f"file {self.url}: holds no frame of scanner {self.scanner.name}; name the right --scanner"
+            )
 
     def _heed(self, event: Heard) -> Iterator[Happening]:
         """Do what the protocol wants, and tell the loop what it should know."""
@@ -248,6 +298,9 @@ class Source:
         waiting.register(self._stop_reader, select.POLLIN)
         while not waiting.poll(self._wait_ms):
             self._wait_ms = min(2 * self._wait_ms, LONGEST_WAIT_MS)
+            if self._device and self._usb.identity(self.url) != self._device:
+                # Another device may have taken its name.
+                self.url = self._usb.find(self._device) or self.url
             try:
                 self._port = Port(self.url, self._baud, self._stop_reader)
             except HardwareUnavailable:

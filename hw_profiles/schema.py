@@ -46,8 +46,9 @@ class Board(Profile):
     idle_mw: on, running nothing but its system; idle_tuned_mw: after switching off what a mission can do
         without (HDMI, LEDs, radio). off_mw: halted, waiting for an alarm. boot_j: off to ready.
     busy_core_mw: what one core that never waits adds.
-    instruction_pj: energy of an instruction; where unknown, derived from the core's power, clock and
-        instructions per cycle.
+    instruction_pj: energy of an instruction, the core's time with it; where unknown, derived from the core's
+        power, clock and instructions per cycle. integer_pj .. floating_pj: beyond that time, by class; only a
+        fit on a board tells them, so they may be left out.
     wake_us: time a core is busy in the kernel for one wake-up from idle (interrupt, scheduler, read).
     """
 
@@ -63,6 +64,10 @@ class Board(Profile):
     instructions_per_cycle: Quantity
     instruction_pj: Quantity
     wake_us: Quantity
+    integer_pj: Quantity
+    load_store_pj: Quantity
+    branch_pj: Quantity
+    floating_pj: Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Battery(Profile):
 
 KINDS: dict[str, type[Profile]] = {"board": Board, "scanner": Scanner, "battery": Battery}
 _TEXTS = {"name", "title", "target", "chemistry"}
+_MAY_BE_LEFT_OUT = {"integer_pj", "load_store_pj", "branch_pj", "floating_pj"}
 
 
 def parse(kind: str, data: dict[str, Any]) -> Profile:
@@ -134,7 +140,7 @@ def _text(data: dict[str, Any], key: str) -> str:
 
 
 def _quantity(value: Any, key: str, sources: dict[str, Any], cited: set[str]) -> Quantity:
-    if value == "unknown":
+    if value == "unknown" or (value is None and key in _MAY_BE_LEFT_OUT):
         return NOT_KNOWN
     if not isinstance(value, dict) or set(value) != {"range", "basis", "source"}:
         raise ValueError(f'{key} must be {{ range = [low, high], basis, source }} or "unknown"')

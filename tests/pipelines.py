@@ -65,3 +65,11 @@ def rows(points: int, count: int) -> Int16:
     power[2] = np.where(np.arange(points) == points - 1, 32767, -32768)
     power[3] = np.where(np.arange(points) == 0, 32767, -32768)
     return np.clip(np.rint(power), -32768, 32767).astype(np.int16)
+
+
+UNDEFINED = (
+    "signed-integer-overflow,shift-base,shift-exponent,integer-divide-by-zero,array-bounds,alignment,"
+    "pointer-overflow,bool,unreachable"
+)
+TRAP = ("-Xclang", f"-fsanitize={UNDEFINED}", "-Xclang", f"-fsanitize-trap={UNDEFINED}")
+"""Undefined behaviour becomes an instruction that no CPU has; past the driver, which switches sanitizers off."""

@@ -23,12 +23,16 @@ def clock_us() -> int:
     return time.monotonic_ns() // 1000
 
 
-def recording(count: int, axis: Axis = AXIS, seed: int = 1) -> Recording:
-    """A recording of random sweeps, every byte value in them."""
+def recording(count: int, axis: Axis = AXIS, seed: int = 1, plain: bool = False) -> Recording:
+    """A recording of random sweeps: every byte value in them, or where `plain` what is below -32 dBm."""
     chance = random.Random(seed)
+
+    def codes() -> bytes:
+        noise = chance.randbytes(axis.points)
+        return bytes(code | 0x40 for code in noise) if plain else noise
+
     rows = [
-        Row(k % 2, 0, Split.TEST if k % 4 else Split.TRAIN, Origin.REMIX, 1000, chance.randbytes(axis.points))
-        for k in range(count)
+        Row(k % 2, 0, Split.TEST if k % 4 else Split.TRAIN, Origin.REMIX, 1000, codes()) for k in range(count)
     ]
     captures = [{"name": "none", "sha256": "", "label": "a", "session": "s"}]
     return Recording(axis, ["a", "b"], captures, rows)  # type: ignore[arg-type]

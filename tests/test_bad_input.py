@@ -33,7 +33,7 @@ CASES = [
     ((*RUN, "--scans", "many"), 2, "invalid int value: 'many'; see edge-runtime run --help"),
     (("run",), 2, "the following arguments are required: --bundle, --port"),
     (("dance",), 2, "invalid choice: 'dance'"),
-    (("rig", "sonar"), 2, "rig sonar: unknown"),
+    (("rig", "sonar", "--recording", "{scans}"), 2, "rig sonar: unknown"),
     (("rig", "rf-explorer", "--recording", "{text}"), 2, "not a .scans file"),
     (("rig", "rf-explorer", "--recording", "{tmp}/no.scans"), 2, "no.scans: No such file"),
     (("journal", "verify", "{tmp}/none"), 2, "no *.edgej in it"),

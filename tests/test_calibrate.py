@@ -115,8 +115,8 @@ def test_novelty_catches_faults(trained: Trained) -> None:
     assert novel(t.power[known]) < 0.10
     caught = {name: novel(fault(t.power[known])) for name, fault in FAULTS.items()}
     print({name: round(share, 3) for name, share in caught.items()})
-    assert min(caught[name] for name in ("comb", "impulses", "ripple", "tilt")) > 0.9
-    assert np.mean(list(caught.values())) > 0.75
+    assert min(caught[name] for name in ("comb", "noise", "impulses", "ripple")) > 0.9
+    assert np.mean(list(caught.values())) > 0.8
 
 
 def test_fitting_twice_gives_the_same_numbers(trained: Trained) -> None:

@@ -33,7 +33,7 @@ from compile.pipeline import Pipeline
 from compile.targets import TARGETS
 from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, VERDICT_STRUCT, Rung
-from tests.pipelines import rows
+from tests.pipelines import TRAP, rows
 
 POINTS = 64
 STAND_IN = """
@@ -172,6 +172,16 @@ def test_infer_is_the_same_on_every_target(name: str) -> None:
             done = machine.call("edge_infer", row.tobytes(), POINTS, Out(VERDICT.itemsize))
             assert done.outputs[0] == want.tobytes()
             assert done.value == 0
+
+
+def test_no_undefined_behaviour() -> None:
+    for shape in ("classes", "binary"):
+        f, machine_of = fitted(shape), TARGETS["x86_64"]
+        machine = Machine(machine_of, toolchain.build(artifact_sources(f), machine_of, extra_flags=TRAP))
+        for row in scans()[::40]:
+            want = reference(f, row[np.newaxis])
+            done = machine.call("edge_infer", row.tobytes(), POINTS, Out(VERDICT.itemsize))
+            assert done.outputs[0] == want.tobytes()
 
 
 def test_a_broken_contract_writes_the_verdict_whole() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,14 +12,15 @@ from hypothesis import strategies as st
 from compile import elf, toolchain
 from compile.emit.pipeline import reciprocal
 from compile.emulate import EmulationFault, Machine, Out
-from compile.features import compute, feature_sources
+from compile.features import compute, feature_sources, power_of
 from compile.kernels.catalogue import KERNELS
 from compile.pipeline import Pipeline
 from compile.targets import TARGETS
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
+from edge_runtime.recording import Recording
 from tests.features_reference import HELD, features
-from tests.pipelines import everything, rows, values
+from tests.pipelines import TRAP, everything, rows, values
 
 SIZES = (1, 2, 3, 8, 31, 64, 255, 256, 300)
 
@@ -84,14 +87,6 @@ def test_features_need_nothing_from_the_firmware(name: str) -> None:
     assert not elf.parse(toolchain.build(text, TARGETS[name]), what=name).undefined
 
 
-UNDEFINED = (
-    "signed-integer-overflow,shift-base,shift-exponent,integer-divide-by-zero,array-bounds,alignment,"
-    "pointer-overflow,bool,unreachable"
-)
-TRAP = ("-Xclang", f"-fsanitize={UNDEFINED}", "-Xclang", f"-fsanitize-trap={UNDEFINED}")
-"""Undefined behaviour becomes an instruction that no CPU has; past the driver, which switches sanitizers off."""
-
-
 def test_no_undefined_behaviour() -> None:
     target = TARGETS["x86_64"]
     for points in (2, 256):
@@ -152,3 +147,18 @@ def test_the_contract_is_checked(power: list[int], reason: Reason) -> None:
 def test_a_scan_of_another_length_is_refused() -> None:
     with pytest.raises(BadInput, match=r"shape \(1, 4\); the contract wants \(scans, 3\)"):
         compute(everything(3), np.zeros((1, 4), np.int16))
+
+
+def test_features_stay_within_their_instructions() -> None:
+    """DESIGN.md: about 3,000 to 6,000 aarch64 instructions for the demo's 24 features of 256 points."""
+    demo = Path(__file__).parent.parent / "compile" / "demo"
+    pipeline = Pipeline.load(demo / "pipeline.toml")
+    power = power_of(Recording.open(demo / "recordings.scans"))[::300]
+    target = TARGETS["aarch64"]
+    machine = Machine(target, toolchain.build(feature_sources(pipeline), target), count=True)
+    room = Out(4 * len(pipeline.features))
+    counts = [
+        machine.call("edge_features", row.tobytes(), power.shape[1], room).instructions for row in power
+    ]
+    assert len(pipeline.features) == 24
+    assert 1000 < np.mean(counts) < 6000

@@ -99,38 +99,29 @@ def find_lines(fine: Power, peak_hz: float) -> tuple[float, ...]:
 def find_stretches(iq: Iq) -> Stretches:
     """Sweeps that hold a burst, and sweeps that hold none; all empty where the capture is shorter than one.
 
-    A sweep is active when its peak clears the lowest SNR_DB after the remix, and it holds at least half as
-    much energy as the capture's best.
+    A sweep is active when, the receiver's lines apart, its peak clears the lowest SNR_DB after the remix and it
+    holds at least half as much energy as the capture's best.
     """
     if len(iq) < SWEEP_SAMPLES:
         return Stretches()
     floor = noise_floor(iq)
     fine = fine_frames(iq)
-    power = to_points(fine)
-    _, peak_hz = peak_of(power.max(axis=0))
+    _, peak_hz = peak_of(to_points(fine).max(axis=0))
     lines_hz = find_lines(fine, peak_hz)
+    power = to_points(fine * ~_at(lines_hz))
     length = (SWEEP_SAMPLES - FRAME) // HOP + 1
-    held = _max_hold(power, length)
+    held = np.lib.stride_tricks.sliding_window_view(power, length, axis=0).max(axis=2)
     energy = np.convolve(power.sum(axis=1), np.ones(length), "valid")
     loud = held.max(axis=1) >= floor * NOISE_GAIN * decibels(ABOVE_FLOOR_DB + SNR_DB[0])
     active = loud & (energy >= 0.5 * energy.max())
-    clear = _max_hold(to_points(fine * ~_at(lines_hz)), length)
     near = np.abs(_POINTS_HZ - peak_hz) < REACH_HZ
+    silent = ~loud & _flat(held) & (held.min(axis=1) > 0)
     return Stretches(
-        _starts(active),
-        _starts(~loud & _flat(clear[:, near])),
-        _starts(~loud & _flat(clear) & (held.min(axis=1) > 0)),
-        floor,
-        peak_hz,
-        lines_hz,
+        _starts(active), _starts(~loud & _flat(held[:, near])), _starts(silent), floor, peak_hz, lines_hz
     )
 
 
 _POINTS_HZ = (np.arange(POINTS) - POINTS // 2) * (SAMPLE_RATE_HZ / POINTS)
-
-
-def _max_hold(power: Power, length: int) -> Power:
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(power, length, axis=0).max(axis=2))
 
 
 def _flat(held: Power) -> NDArray[np.bool_]:
@@ -148,15 +139,20 @@ def _at(lines_hz: tuple[float, ...]) -> NDArray[np.bool_]:
     return np.asarray((np.abs(bins[:, None] - centres) <= LINE_BINS).any(axis=1))
 
 
-def isolate(iq: Iq, peak_hz: float, lines_hz: tuple[float, ...]) -> Iq:
-    """What lies within REACH_HZ of `peak_hz` (raised-cosine edges TAPER_HZ wide) and on none of the lines."""
-    spectrum = np.fft.fft(iq)
+def without_lines(iq: Iq, lines_hz: tuple[float, ...]) -> Iq:
+    """`iq` with LINE_BINS to either side of every line taken out."""
     hz = np.fft.fftfreq(len(iq), 1 / SAMPLE_RATE_HZ)
-    beyond = np.clip((np.abs(hz - peak_hz) - REACH_HZ) / TAPER_HZ, 0, 1)
-    mask = 0.5 * (1 + np.cos(np.pi * beyond))
+    mask = np.ones(len(iq))
     for line in lines_hz:
         mask[np.abs(hz - line) <= LINE_BINS * BIN_HZ] = 0
-    return np.asarray(np.fft.ifft(spectrum * mask))
+    return np.asarray(np.fft.ifft(np.fft.fft(iq) * mask))
+
+
+def isolate(iq: Iq, peak_hz: float) -> Iq:
+    """What lies within REACH_HZ of `peak_hz`; the edges are raised cosines, TAPER_HZ wide."""
+    hz = np.fft.fftfreq(len(iq), 1 / SAMPLE_RATE_HZ)
+    beyond = np.clip((np.abs(hz - peak_hz) - REACH_HZ) / TAPER_HZ, 0, 1)
+    return np.asarray(np.fft.ifft(np.fft.fft(iq) * 0.5 * (1 + np.cos(np.pi * beyond))))
 
 
 def cut(iq: Iq, starts: tuple[int, ...], rng: np.random.Generator) -> Iq:
@@ -197,16 +193,16 @@ def peak_of(power: Power) -> tuple[float, float]:
 
 def remix_burst(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
     """Codes of one sweep: a burst of the capture, cut out, moved, scaled, in fresh noise."""
-    window = cut(iq, found.active, rng)
+    window = without_lines(cut(iq, found.active, rng), found.lines_hz)
     peak, peak_hz = peak_of(frames(window).max(axis=0))
-    burst = isolate(window, peak_hz, found.lines_hz)
+    burst = isolate(window, peak_hz)
     noise = fresh_noise_power(peak, found.floor, rng)
     return _received(moved(burst, peak_hz, rng), noise, rng)
 
 
 def remix_quiet(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
     """Codes of one sweep: a signal-free stretch of the capture, treated as a burst would be."""
-    stretch = isolate(cut(iq, found.quiet, rng), found.peak_hz, found.lines_hz)
+    stretch = isolate(without_lines(cut(iq, found.quiet, rng), found.lines_hz), found.peak_hz)
     noise = found.floor * decibels(ABOVE_FLOOR_DB + rng.uniform(0, 12))
     return _received(moved(stretch, found.peak_hz, rng), noise, rng)
 

@@ -89,9 +89,19 @@ def _f32(ranks: Ranks) -> str:
             : edge_below(edge_threshold_keys + start, edge_slot_start[i + 1] - start, key));
     }}
 """
+    codes = ""
     for i, slot in enumerate(ranks.categorical, len(ranks.numeric)):
-        body += _code_f32(i, slot, ranks.forest.code_rule)
-    return f"static void edge_ranks_f32(const float *x, edge_rank *q)\n{{\n{body or _UNUSED}}}\n"
+        codes += _code_f32(i, slot, ranks.forest.code_rule)
+    return _functions("f32", "float", codes, body)
+
+
+def _functions(kind: str, ctype: str, codes: str, body: str) -> str:
+    """`edge_ranks_<kind>`, and `edge_codes_<kind>` for the categorical slots where there are any."""
+    text = ""
+    if codes:
+        text = f"static void edge_codes_{kind}(const {ctype} *x, edge_rank *q)\n{{\n{codes}}}\n\n"
+        body += f"    edge_codes_{kind}(x, q);\n"
+    return text + f"static void edge_ranks_{kind}(const {ctype} *x, edge_rank *q)\n{{\n{body or _UNUSED}}}\n"
 
 
 _UNUSED = "    (void)x;\n    (void)q;\n"
@@ -124,10 +134,11 @@ def _i32(ranks: Ranks) -> str:
         q[i] = (edge_rank)({rank});
     }}
 """
+    codes = ""
     for i, slot in enumerate(ranks.categorical, len(ranks.numeric)):
         code = f"x[{slot.feature}]"
-        body += f"    q[{i}] = (edge_rank)((uint32_t){code} < {slot.other} ? {code} : {slot.other});\n"
-    return f"static void edge_ranks_i32(const int32_t *x, edge_rank *q)\n{{\n{body or _UNUSED}}}\n"
+        codes += f"    q[{i}] = (edge_rank)((uint32_t){code} < {slot.other} ? {code} : {slot.other});\n"
+    return _functions("i32", "int32_t", codes, body)
 
 
 def category_bits_c(slots: tuple[CategorySlot, ...]) -> str:

@@ -29,3 +29,10 @@ def number(value: float, *, single: bool = False) -> str:
 def int32(value: int) -> str:
     """A C literal of an int32; the smallest has none of its own."""
     return "INT32_MIN" if value == -(2**31) else str(value)
+
+
+def number32(value: float) -> str:
+    """A C literal of a float32, infinities included."""
+    if np.isinf(value):
+        return "__builtin_inff()" if value > 0 else "-__builtin_inff()"
+    return number(value, single=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compile.decide import FittedPipeline
 from compile.emit.pipeline import features_c
-from compile.novelty import DISTANCE_CAP, U_CAP_Q4, FittedNovelty
+from compile.novelty import DISTANCE_CAP, SUM_CAP, U_CAP_Q4, FittedNovelty
 
 
 def pipeline_c(fitted: FittedPipeline) -> str:
@@ -123,10 +123,12 @@ def _novelty(novelty: FittedNovelty) -> str:
             *table("uint16_t", "edge_class_inverse_q12", novelty.inverse_q12),
             f"static const uint32_t edge_class_limit_q4[] = {{{_numbers(novelty.limit_q4)}}};",
             "",
-            _NOVELTY.replace("U_CAP", f"{U_CAP_Q4}")
-            .replace("DISTANCE_CAP", f"{DISTANCE_CAP}")
-            .replace("BIAS", f"{1 << 30}")
-            .replace("SHIFT", f"{novelty.mix_shift}"),
+            f"#define EDGE_U_CAP_Q4 {U_CAP_Q4}",
+            f"#define EDGE_DISTANCE_CAP {DISTANCE_CAP}u",
+            f"#define EDGE_MIX_SHIFT {novelty.mix_shift}",
+            f"#define EDGE_SUM_CAP {SUM_CAP}",
+            "",
+            _NOVELTY,
         ]
     )
 
@@ -170,7 +172,7 @@ static inline void edge_standardise(const int32_t *features, int16_t *u_q4)
     for (uint32_t k = 0; k < EDGE_FEATURES; k++) {
         int32_t distance = features[k] - edge_centre[0][k];
         uint64_t size = edge_mul32((uint32_t)edge_abs(distance), edge_inverse_q16[0][k]) >> 12;
-        int32_t held = size > U_CAPu ? U_CAP : (int32_t)size;
+        int32_t held = size > EDGE_U_CAP_Q4 ? EDGE_U_CAP_Q4 : (int32_t)size;
         u_q4[k] = (int16_t)(distance < 0 ? -held : held);
     }
 }
@@ -179,7 +181,7 @@ static inline void edge_standardise(const int32_t *features, int16_t *u_q4)
 static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)
 {
     int16_t u_q4[EDGE_FEATURES];
-    int32_t sum[EDGE_FEATURES]; /* |sum| < BIAS */
+    int32_t sum[EDGE_FEATURES]; /* within +-EDGE_SUM_CAP */
     uint32_t worst_q4 = 0;
     edge_standardise(features, u_q4);
     for (uint32_t i = 0; i < EDGE_FEATURES; i++)
@@ -188,9 +190,10 @@ static inline uint32_t edge_novelty_q8(const int32_t *features, uint32_t group)
         for (uint32_t i = 0; i < EDGE_FEATURES; i++)
             sum[i] += (int32_t)edge_mix[j][i] * u_q4[j];
     for (uint32_t i = 0; i < EDGE_FEATURES; i++) {
-        int32_t component_q4 = (int32_t)((uint32_t)(sum[i] + BIAS) >> SHIFT) - (BIAS >> SHIFT);
+        uint32_t lifted = (uint32_t)(sum[i] + EDGE_SUM_CAP) >> EDGE_MIX_SHIFT; /* no shift of a negative */
+        int32_t component_q4 = (int32_t)lifted - (EDGE_SUM_CAP >> EDGE_MIX_SHIFT);
         uint32_t distance = (uint32_t)edge_abs(component_q4 - edge_class_mean_q4[group][i]);
-        uint32_t held = distance > DISTANCE_CAPu ? DISTANCE_CAPu : distance;
+        uint32_t held = distance > EDGE_DISTANCE_CAP ? EDGE_DISTANCE_CAP : distance;
         uint32_t z_q4 = (held * edge_class_inverse_q12[group][i]) >> 12;
         worst_q4 = z_q4 > worst_q4 ? z_q4 : worst_q4;
     }

@@ -16,6 +16,7 @@ from compile.neural.bundle import (
     Progress,
     check_raw,
     compile_for,
+    count_instructions,
     counted_on,
     describe_network,
 )
@@ -65,6 +66,7 @@ def attach(
         if t.form is Form.FREESTANDING:
             entries |= {f"{t.name}/{name}": text.encode() for name, text in texts.items()}
     section = describe_network(network, listed, counted_on(targets))
+    section["instructions"] = count_instructions(network, artifacts)
     section["cascade"] = _cascade(network, matrix, verdicts, bundle.manifest, section)
     return Bundle(pack(bundle.manifest | {"network": section}, entries))
 

@@ -73,6 +73,7 @@ def build(model: object, data: Path | str | None, targets: list[Target], progres
     section = describe_network(
         network, {t.name: str(listed[t.name]["entry"]) for t in targets}, counted_on(targets)
     )
+    section["instructions"] = count_instructions(network, artifacts)
     return Bundle(pack(_manifest(network, model, section, listed), entries))
 
 
@@ -140,6 +141,7 @@ def describe_network(network: Network, artifacts: Mapping[str, str], counted: Ta
         "input_steps": [[float(v).hex() for v in values] for values in input_steps(graph)],
         "layers": [row.document() for row in layer_cost.layers(plan, counted, example)],
         "counted_on": counted.name,
+        "instructions": {},
         "arena_bytes": emit.arena_bytes(plan),
         "macs": sum(layer_cost.macs(s) for s in plan.steps),
         "agreement": network.agreement,
@@ -148,6 +150,17 @@ def describe_network(network: Network, artifacts: Mapping[str, str], counted: Ta
         ],
         "machine_dependent": list(network.machine_dependent),
         "cascade": None,
+    }
+
+
+def count_instructions(network: Network, artifacts: Mapping[str, bytes]) -> dict[str, int]:
+    """Instructions of one inference on each target."""
+    ends = network.graph.tensors[network.graph.input], network.graph.tensors[network.graph.output]
+    example = bytes(_bytes(ends[0]))
+    machines = {name: Machine(target(name), artifact, count=True) for name, artifact in artifacts.items()}
+    return {
+        name: machine.call("edge_network", example, Out(_bytes(ends[1]))).instructions
+        for name, machine in machines.items()
     }
 
 

@@ -416,17 +416,20 @@ def _add(graph: Graph, op: Op, s: Step) -> Step:
     )
 
 
+def _logistic(x: F32) -> F32:
+    """1 / (1 + exp(-x)), each step rounded to float32: near a half of an output step it matters."""
+    with np.errstate(over="ignore"):
+        e = np.exp(-x.astype(np.float64)).astype(np.float32)
+    return np.asarray(np.float32(1) / (np.float32(1) + e), np.float32)
+
+
 def _table(graph: Graph, op: Op, s: Step) -> Step:
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     codes = np.arange(-128, 128)
     if op.kind in (Kind.LOGISTIC, Kind.TANH):
         real = np.float32(x.step) * (codes - x.zero_point).astype(np.float32)
-        f = (
-            np.tanh(real.astype(np.float64))
-            if op.kind is Kind.TANH
-            else 1 / (1 + np.exp(-real.astype(np.float64)))
-        )
-        steps = fixedpoint.round_away(f.astype(np.float32) * (np.float32(1) / np.float32(y.step)))
+        f = np.tanh(real.astype(np.float64)).astype(np.float32) if op.kind is Kind.TANH else _logistic(real)
+        steps = fixedpoint.round_away(f * (np.float32(1) / np.float32(y.step)))
         out = steps.astype(np.int64) + y.zero_point
         low, high = -128, 127
     else:

@@ -71,6 +71,8 @@ def quantise(
     graph: folded (see fold). rows: calibration inputs; int16 hundredths of a dBm where `scan` is given.
     Raises BadInput where the rows do not fit the network.
     """
+    if len(rows) == 0:
+        raise BadInput("data: has no row to calibrate on; give some")
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _ROWS)).astype(int)]
     g, x, raw = _with_input(graph, rows, scan)
     if not np.isfinite(x).all():

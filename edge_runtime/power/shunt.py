@@ -19,6 +19,7 @@ from edge_runtime.power.base import Meter, Reading, Source
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import ClockUs, Sleep, monotonic_us
 from edge_runtime.power.i2c import explain
+from edge_runtime.power.pace import Pace
 
 VOLTAGE_EVERY_S = 1.0
 _FAILURES_TO_GIVE_UP = 50
@@ -89,13 +90,13 @@ class ShuntMeter(Meter):
         self._volts, self._low_v, self._high_v = math.nan, math.inf, 0.0
         self.conversions = self.missed = self.clipped = self.overflows = self.errors = 0
         self._failed = 0
+        self._pace = Pace(chip.shunt_us, clock_us())
         self.own_cpu_s = 0.0
         try:
             self._measure_volts()
         except OSError as e:
             self.unavailable = explain(e, chip.address)
         self._begun_us = self._taken_us = self._clock_us()
-        self._conversion_us = chip.shunt_us
 
     def _measure_volts(self) -> None:
         """One bus conversion, then back to the shunt; and when to do so next."""
@@ -110,7 +111,7 @@ class ShuntMeter(Meter):
         chip.start_shunt()
         wait_us = VOLTAGE_EVERY_S * 1e6 * self._random.uniform(0.5, 1.5)
         self._volts_due_us = self._clock_us() + wait_us
-        self._restarted_us = self._clock_us()
+        self._pace.restart(self._clock_us())
 
     def step(self) -> float:
         """Take a conversion if there is one; seconds until it is worth looking again."""
@@ -118,7 +119,7 @@ class ShuntMeter(Meter):
         try:
             new, overflow = self._chip.ready()
             if not new:
-                return self._chip.shunt_us * 0.03e-6
+                return self._pace.too_early(self._clock_us()) * 1e-6
             self._take(overflow)
             if self._clock_us() >= self._volts_due_us:
                 self._measure_volts()
@@ -129,8 +130,7 @@ class ShuntMeter(Meter):
             if self._failed >= _FAILURES_TO_GIVE_UP:
                 self.unavailable = explain(e, self._chip.address)
             return self._chip.shunt_us * 0.1e-6
-        # A little before the conversion is due: then looking is cheap and its end is seen at once.
-        return max(self._restarted_us + 0.97 * self._conversion_us - self._clock_us(), 0) * 1e-6
+        return self._pace.wait_us(self._clock_us()) * 1e-6
 
     def _take(self, overflow: bool) -> None:
         uv, now = self._chip.shunt_uv(), self._clock_us()
@@ -142,18 +142,12 @@ class ShuntMeter(Meter):
             self._energy_j += joules
             self._taken_us = now
             self.conversions += 1
-            self._judge(uv, overflow, now - self._restarted_us, joules)
-        self._restarted_us = now
+            self._judge(uv, overflow, self._pace.taken(now), joules)
 
-    def _judge(self, uv: float, overflow: bool, since_us: float, joules: float) -> None:
+    def _judge(self, uv: float, overflow: bool, unseen: int, joules: float) -> None:
         """Count what was lost: conversions nobody took, a shunt at full scale, an overflow."""
-        unseen = round(since_us / self._conversion_us) - 1
-        if unseen > 0:
-            self.missed += unseen
-            self._doubt_j += abs(joules) * unseen / (unseen + 1)
-        else:
-            # The chip's oscillator is up to 10 % off; follow it.
-            self._conversion_us += 0.1 * (since_us - self._conversion_us)
+        self.missed += unseen
+        self._doubt_j += abs(joules) * unseen / (unseen + 1)
         self.overflows += overflow
         if abs(uv) >= self._chip.full_scale_uv:
             self.clipped += 1

@@ -12,18 +12,21 @@ from typing import TextIO
 
 from edge_runtime.errors import BadInput
 from edge_runtime.rig.emulator import Emulator
+from edge_runtime.rig.framed import FramedEmulator
 from edge_runtime.rig.mishaps import KINDS, Mishaps
 from edge_runtime.rig.playlist import Playlist, open_playlist
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
 from edge_runtime.rig.tinysa import TinySAEmulator
 
-EMULATORS: dict[str, type[Emulator]] = {e.name: e for e in (RFExplorerEmulator, TinySAEmulator)}
+EMULATORS: dict[str, type[Emulator]] = {
+    e.name: e for e in (RFExplorerEmulator, TinySAEmulator, FramedEmulator)
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge-runtime rig`."""
     parser.add_argument("scanner", help=f"which one: {', '.join(EMULATORS)}")
-    parser.add_argument("--recording", type=Path, help="the .scans file to play (default: the demo's)")
+    parser.add_argument("--recording", type=Path, required=True, help="the .scans file to play")
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="sweeps a second")
     parser.add_argument("--splits", default="", help="only these, as in test,unknown")
     parser.add_argument("--loop", action="store_true", help="begin again at the end")
@@ -35,16 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
-def run(args: argparse.Namespace, default_recording: Path | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the emulator; its port is the first line of standard output. Ends at SIGINT or SIGTERM."""
     if args.scanner not in EMULATORS:
         raise BadInput(f"rig {args.scanner}: unknown; choose of {', '.join(EMULATORS)}")
     if not 0 < args.rate <= 1000:
         raise BadInput(f"--rate {args.rate:g}: give sweeps a second, above 0 and up to 1000")
-    path = args.recording or default_recording
-    if path is None:
-        raise BadInput("rig: nothing to play; give --recording F.scans")
-    playlist = open_playlist(path, args.splits, args.loop)
+    playlist = open_playlist(args.recording, args.splits, args.loop)
     mishaps = Mishaps(args.misbehave, args.seed)
     with ExitStack() as stack:
         log: TextIO | None = None

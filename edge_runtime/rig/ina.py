@@ -36,6 +36,10 @@ class Converter:
         self._done = 0
         self.ready = False
 
+    def connect(self, load: Load) -> None:
+        """Put another load behind the shunt."""
+        self._load = load
+
     def restart(self) -> None:
         """Begin a new sequence of conversions, as a write of the configuration does."""
         self._start, self._done, self.ready = self._now(), 0, False
@@ -121,7 +125,7 @@ class Ina219(Converter):
             2: self._bus << 3 | self.ready << 1 | self._overflow,
             4: self._current & 0xFFFF,
             5: self.calibration,
-        }[register]
+        }.get(register, 0)
 
     def write(self, register: int, value: int) -> None:
         """Configuration (bit 15 resets) and calibration (bit 0 reads zero)."""
@@ -178,10 +182,9 @@ class Ina226(Converter):
             3: abs(current) * self._bus // 20000 & 0xFFFF,
             4: current & 0xFFFF,
             5: self.calibration,
-            7: 0,
             0xFE: 0x5449,
             0xFF: 0x2260,
-        }[register]
+        }.get(register, 0)
 
     def write(self, register: int, value: int) -> None:
         """Configuration (bit 15 resets) and calibration."""
@@ -306,7 +309,7 @@ class Ina228(Converter):
             0x0A: int(self._charge),
             0x3E: 0x5449,
             0x3F: 0x2281,
-        }[register]
+        }.get(register, 0)
         return value & (1 << bits) - 1
 
     def write(self, register: int, value: int) -> None:

@@ -11,6 +11,15 @@ from edge_runtime.scanners.base import Scanner
 SCANNERS = {
     "rf-explorer": ("edge_runtime.scanners.rf_explorer", "RFExplorer"),
     "framed": ("edge_runtime.scanners.framed", "Framed"),
+    "sweep-text": ("edge_runtime.scanners.sweep_text", "SweepText"),
+    "rtl-power": ("edge_runtime.scanners.sweep_text", "SweepText"),
+    "hackrf-sweep": ("edge_runtime.scanners.sweep_text", "SweepText"),
+    "soapy-power": ("edge_runtime.scanners.sweep_text", "SweepText"),
+    "hackrf-binary": ("edge_runtime.scanners.sweep_binary", "HackRFBinary"),
+    "soapy-binary": ("edge_runtime.scanners.sweep_binary", "SoapyBinary"),
+    "ath-spectral": ("edge_runtime.scanners.ath_spectral", "AthSpectral"),
+    "uniden": ("edge_runtime.scanners.uniden", "Uniden"),
+    "uniden-bcd": ("edge_runtime.scanners.uniden", "UnidenBCD"),
     "tinysa": ("edge_runtime.scanners.tinysa", "TinySA"),
     "tinysa-ultra": ("edge_runtime.scanners.tinysa", "TinySAUltra"),
 }

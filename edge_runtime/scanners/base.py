@@ -7,7 +7,7 @@ that belong to no frame never raise: they are counted in a Damage, and the decod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Flag, auto
 from typing import NamedTuple
 
@@ -131,6 +131,8 @@ class Scanner:
         return BadInput(f"scanner {self.name}: cannot {what}; choose a scanner that can, or leave that out")
 
 
+NEAR = 32
+"""Records that so many bytes at most were lost from or added to are noticed by where the next one begins."""
 RUN_LIMIT = 4096
 """Damage is reported at the latest after so many bytes, so that endless garbage is seen while it lasts."""
 
@@ -150,6 +152,7 @@ class StreamScanner(Scanner):
         self._buffer = b""
         self._lost = 0
         self._why = Reason.GARBAGE
+        self._more = True  # the stream goes on
 
     def missing(self) -> int:
         return self.frame_bytes - len(self._buffer) if self._buffer else 0
@@ -167,9 +170,12 @@ class StreamScanner(Scanner):
         return events
 
     def end(self, now_us: int) -> Sequence[Heard]:
+        self._more = False
         events: list[Heard] = []
-        if self._buffer:
-            self._lose(len(self._buffer), Reason.TRUNCATED, events)
+        at = 0
+        while at < len(self._buffer):
+            at += self._piece(at, now_us, events) or self._lose(1, Reason.TRUNCATED, events)
+        self._finish(now_us, events)
         self._flush(events)
         self.reset()
         return events
@@ -177,6 +183,23 @@ class StreamScanner(Scanner):
     def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
         """Decode what begins at `at` of the buffer; the bytes it took, 0 where more are needed."""
         raise NotImplementedError
+
+    def _finish(self, now_us: int, events: list[Heard]) -> None:
+        """The stream has ended: give what waited for more."""
+
+    def _in_place(self, end: int, head_bytes: int, sound: Callable[[bytes, int], bool]) -> bool | None:
+        """Whether a record without a checksum ends at `end`, where the next one's head should begin.
+
+        It does not where a head begins NEAR it instead: then bytes were lost or added. Where there is no head at
+        all, the next record is the damaged one. None where more bytes are needed to tell.
+        """
+        buffer = self._buffer
+        if len(buffer) >= end + head_bytes and sound(buffer, end):
+            return True
+        if self._more and len(buffer) < end + head_bytes + NEAR:
+            return None
+        near = range(max(0, end - NEAR), min(end + NEAR, len(buffer) - head_bytes + 1))
+        return not any(sound(buffer, at) for at in near)
 
     def _lose(self, size: int, reason: Reason, events: list[Heard]) -> int:
         """Count `size` bytes as damage, and take them."""

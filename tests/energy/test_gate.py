@@ -85,6 +85,7 @@ REGRESSIONS = {
         TEST.format(name="wait", arguments="[]", setup="make_port", entry="wait_for_a_scan", wakeups=1),
         "port.py",
         "        ready = self._poller.poll(timeout_ms)\n",
+        "        import time\n"
         "        end = time.monotonic() + timeout_ms / 1000\n"
         "        ready = []\n"
         "        while not ready and time.monotonic() < end:\n"
@@ -128,9 +129,8 @@ def test_a_seeded_regression_fails_the_gate(what: str, tmp_path: Path, energy_gu
 
 def test_a_feature_computed_twice_fails_the_gate() -> None:
     """The C of the demo's pipeline with one call too many, on the emulated aarch64."""
-    from test_device_energy import demo_pipeline, sweep  # noqa: PLC0415
-
     from compile.features import feature_sources  # noqa: PLC0415
+    from tests.energy.test_device_energy import demo_pipeline, sweep  # noqa: PLC0415
 
     pipeline = demo_pipeline()
     sources = feature_sources(pipeline)

@@ -157,7 +157,7 @@ def _activation(name: str, shape: tuple[int, ...], zero_point: int) -> Tensor:
 
 
 def tie(kind: Kind, shape: tuple[int, ...], w: Array, options: Options, factor: float = 0.3) -> Graph:
-    """One layer without ReLU whose factor is just under a half: every other result is a tie, half of them negative."""
+    """One layer without ReLU whose factor is just under a half: every other result is a tie."""
     count = w.shape[3] if kind is Kind.DEPTHWISE_CONV_2D else w.shape[0]
     scales = np.full(1 if kind is Kind.FULLY_CONNECTED else count, factor, np.float32)
     bias = (np.arange(count, dtype=np.int32) * 7) % 41 - 20

@@ -55,12 +55,15 @@ def test_a_damaged_file_is_refused_in_one_line_or_read(int8_file: bytes, data: s
     try:
         prepare(read(bytes(blob)))
     except BadInput as e:
-        assert "\n" not in str(e)
+        message = str(e)
+    else:
+        return
+    assert "\n" not in message
 
 
 def test_every_truncation_is_refused(int8_file: bytes) -> None:
     for size in range(0, len(int8_file) - 16, 7):
-        with pytest.raises(BadInput, match="truncated or damaged|is no .tflite file"):
+        with pytest.raises(BadInput, match=r"truncated or damaged|is no \.tflite file"):
             read(int8_file[:size], "x.tflite")
 
 
@@ -103,7 +106,7 @@ def test_an_unquantised_layer_in_an_int8_network_is_named() -> None:
 
 @pytest.mark.parametrize("rows", [np.zeros((4, 15)), np.zeros((4, 16, 2)), np.zeros((0, 16))])
 def test_data_of_another_shape_is_refused(rows: Any) -> None:
-    with pytest.raises((BadInput, IndexError), match="data|axis"):
+    with pytest.raises(BadInput, match="data: "):
         prepare(small(), Rows(rows, rows))
 
 

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 class Residual(nn.Module):
-    """Every 1-D layer: strided convolution, batch norm, depthwise, pointwise, residual, both pools, flatten, dense."""
+    """Every 1-D layer: strided, depthwise and pointwise convolutions, batch norm, residual, pools, dense."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,34 +43,61 @@ def torch_models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "residual": (Residual(), (1, 2, 64)),
         "image": (
             nn.Sequential(
-                nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
-                nn.Conv2d(6, 4, 3, padding="same"), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(),
+                nn.Conv2d(3, 6, 3, stride=2, padding=1),
+                nn.BatchNorm2d(6),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, padding=1),
+                nn.Conv2d(6, 4, 3, padding="same"),
+                nn.ReLU6(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Dropout(),
                 nn.Linear(4, 2),
             ),
             (1, 3, 12, 16),
         ),
-        "vector": (nn.Sequential(nn.Linear(10, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 1), nn.Sigmoid()), (1, 10)),
+        "vector": (
+            nn.Sequential(nn.Linear(10, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 1), nn.Sigmoid()),
+            (1, 10),
+        ),
         "dilated": (
-            nn.Sequential(nn.Conv1d(2, 6, 5, dilation=2), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(6, 2)),
+            nn.Sequential(
+                nn.Conv1d(2, 6, 5, dilation=2),
+                nn.ReLU(),
+                nn.AdaptiveMaxPool1d(1),
+                nn.Flatten(),
+                nn.Linear(6, 2),
+            ),
             (1, 2, 40),
         ),
-    }  # fmt: skip
+    }
 
 
 def keras_models() -> dict[str, Any]:
     """Name -> model."""
-    L = keras.layers
-    signal = keras.Sequential([
-        L.Input((64, 1)), L.Conv1D(6, 5, strides=2, padding="same", activation="relu", name="named"),
-        L.BatchNormalization(), L.Conv1D(6, 3, padding="causal"), L.ReLU(), L.SeparableConv1D(8, 3, padding="same"),
-        L.MaxPooling1D(2), L.DepthwiseConv1D(3), L.ZeroPadding1D(1), L.AveragePooling1D(2), L.GlobalAveragePooling1D(),
-        L.Dropout(0.2), L.Dense(4, activation="softmax"),
-    ])  # fmt: skip
-    given = L.Input((8, 10, 2))
-    x = L.Conv2D(4, 3, padding="same")(L.Rescaling(0.5, -1.0)(given))
-    y = L.Conv2D(4, 3, padding="same", activation="relu")(x)
-    x = L.GlobalMaxPooling2D()(L.Activation("relu6")(L.Add()([x, y])))
-    return {"signal": signal, "image": keras.Model(given, L.Dense(3, activation="sigmoid")(x))}
+    layers = keras.layers
+    signal = keras.Sequential(
+        [
+            layers.Input((64, 1)),
+            layers.Conv1D(6, 5, strides=2, padding="same", activation="relu", name="named"),
+            layers.BatchNormalization(),
+            layers.Conv1D(6, 3, padding="causal"),
+            layers.ReLU(),
+            layers.SeparableConv1D(8, 3, padding="same"),
+            layers.MaxPooling1D(2),
+            layers.DepthwiseConv1D(3),
+            layers.ZeroPadding1D(1),
+            layers.AveragePooling1D(2),
+            layers.GlobalAveragePooling1D(),
+            layers.Dropout(0.2),
+            layers.Dense(4, activation="softmax"),
+        ]
+    )
+    given = layers.Input((8, 10, 2))
+    x = layers.Conv2D(4, 3, padding="same")(layers.Rescaling(0.5, -1.0)(given))
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    x = layers.GlobalMaxPooling2D()(layers.Activation("relu6")(layers.Add()([x, y])))
+    return {"signal": signal, "image": keras.Model(given, layers.Dense(3, activation="sigmoid")(x))}
 
 
 def main() -> None:

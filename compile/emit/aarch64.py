@@ -1,0 +1,346 @@
+"""Trees as AArch64 assembly: a test is one `tbz` on a thermometer word that stays in its register.
+
+    edge_model_scores(x0 = features, x1 = raw scores):
+        save registers; edge_words_f32(x, words on the stack); the 30 hottest words into x0 to x29
+        trees:  tbnz x7, #17, .Lt3n5        a test of a hot threshold
+                ldr x30, [sp, #256]         a test of a threshold whose word got no register
+                tbz x30, #5, .Lt3n9
+                ldrh w30, [sp, #600]        a test of a threshold that got no word: its rank
+                cmp w30, #77
+                b.ls .Lt3n12
+        leaf:   ldr d1, .Lp0+1232           literals lie behind the code, within reach of a load
+                fadd d0, d0, d1
+                tbz x3, #9, .Lt4n2          a copy of the next tree's first test, if the leaf is hot enough
+
+Labels name the tree and the node. Registers and the frame follow AAPCS64; x18 is used, as on Linux.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from compile.emit import aarch64_words
+from compile.emit.flow import END, Flow, Taste
+from compile.emit.words import Words, words_of
+
+REGISTERS = 30
+"""x0 to x29 hold words; x30 is the scratch register."""
+WORD_SETUP = 3.0
+"""Instructions to make one more word: load and do the shift, store the word."""
+TASTE = Taste(copy_from=0.05, plain_below=0.02)
+BRANCH_REACH = 8000
+"""Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
+POOL_REACH = 900_000
+"""Bytes after which literals are laid down; `ldr` reaches 1 MiB."""
+MAX_OUTPUTS = 16
+"""Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
+
+_OUT, _WORDS = 96, 112
+"""Frame: saved x19 to x30, the address of the raw scores, the words, the stored ranks."""
+
+Op = tuple[str, int | None]
+"""An instruction; with a node, its label completes it."""
+
+
+def words_for(flow: Flow) -> Words:
+    """The words of this emitter: 30 in registers."""
+    compare = max((len(s.keys) for s in flow.ranks.numeric), default=0) <= aarch64_words.COMPARE_REACH
+    return words_of(flow.ranks, flow.tested, registers=REGISTERS, setup=WORD_SETUP if compare else 0)
+
+
+def compared_slots(flow: Flow, words: Words) -> list[int]:
+    """Slots some of whose thresholds have no word, so that their ranks must be stored."""
+    live = np.nonzero(flow.live & (flow.ranks.slot >= 0))[0]
+    tests = set(zip(flow.ranks.slot[live].tolist(), flow.ranks.rank[live].tolist(), strict=True))
+    return sorted({slot for slot, rank in tests if (slot, rank) not in words.place})
+
+
+def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> str:
+    """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`."""
+    return "\n".join(_Writer(flow, words, compared).text(integer=integer)) + "\n"
+
+
+class _Writer:
+    def __init__(self, flow: Flow, words: Words, compared: Sequence[int]) -> None:
+        self.flow = flow
+        self.forest = flow.ranks.forest
+        self.words = words
+        plain = aarch64_words.is_plain(flow.ranks)
+        ranks_at = _WORDS + 8 * len(words.words)
+        self.rank_at = {slot: ranks_at + 2 * i for i, slot in enumerate(compared)}
+        copy_at = (ranks_at + len(compared) * 2 + 15) & ~15
+        self.frame = (copy_at + (4 * self.forest.n_features if plain else 0) + 15) & ~15
+        self.maker = (
+            aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
+        )
+        self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
+        self.slot = flow.ranks.slot.tolist()
+        self.rank = flow.ranks.rank.tolist()
+        self.left, self.right, self.after = flow.left.tolist(), flow.right.tolist(), flow.after.tolist()
+        # Roots in front of which a leaf's value is added for all plain leaves.
+        vector = self.forest.leaf_values.shape[1] > 1
+        self.shared = set() if vector else {self.after[node] for node in flow.plain}
+        self.single = self.forest.single
+        self.real = "s" if self.single else "d"
+        self.pool: dict[bytes, int] = {}
+        self.pools = 0
+        self.tree_of = np.repeat(np.arange(self.forest.n_trees), np.diff(self.forest.roots)).tolist()
+        self.root_of = self.forest.roots.tolist()
+
+    def text(self, *, integer: bool) -> Iterator[str]:
+        """The lines of the file."""
+        yield "    .text"
+        kinds = ["i32", "f32"] if integer else ["f32"]
+        for kind in kinds:
+            yield from self._entry(kind)
+            if self.maker is not None:
+                yield from self.maker.code(kind)
+            else:
+                yield f"    b .Lfill_{kind}"
+        yield from self._by_memory(kinds)
+        yield ".Ltrees:"
+        for number, order in enumerate(self.flow.order):
+            output = self.flow.groups[number].output
+            yield from self._start(output)
+            yield from self._emit(order, number)
+            yield f".Lend{number}:"
+            yield from self._finish(output)
+        yield from self._constants()
+        yield from self._leave()
+        yield from self._lay_pool()
+        if self.maker is not None:
+            yield from self.maker.tables(kinds)
+
+    def _entry(self, kind: str) -> Iterator[str]:
+        name = "edge_model_scores" if kind == "f32" else "edge_trees_i32"
+        yield f"    .globl {name}"
+        if kind == "i32":
+            yield f"    .hidden {name}"
+        yield f"    .type {name}, %function\n    .p2align 2\n{name}:"
+        yield from self._move_stack("sub")
+        for i in range(6):
+            yield f"    stp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield f"    str x1, [sp, #{_OUT}]"
+
+    def _by_memory(self, kinds: Sequence[str]) -> Iterator[str]:
+        """Let C fill the words in memory, and load them."""
+        if self.maker is not None:
+            if self.maker.stand_ins is not None:
+                return
+            yield f".Lnan:\n    mov x0, x20\n    add x1, sp, #{_WORDS}\n    bl edge_words_f32"
+        else:
+            for kind in kinds:
+                yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
+                if kind != kinds[-1]:
+                    yield "    b .Lloads"
+        yield ".Lloads:"
+        yield from self._load_words()
+
+    def _move_stack(self, op: str) -> Iterator[str]:
+        if self.frame >> 12:
+            yield f"    {op} sp, sp, #{self.frame >> 12}, lsl #12"
+        if self.frame & 4095:
+            yield f"    {op} sp, sp, #{self.frame & 4095}"
+
+    def _load_words(self) -> Iterator[str]:
+        count = min(len(self.words.words), REGISTERS)
+        for i in range(0, count - 1, 2):
+            yield f"    ldp x{i}, x{i + 1}, [sp, #{_WORDS + 8 * i}]"
+        if count % 2:
+            yield f"    ldr x{count - 1}, [sp, #{_WORDS + 8 * (count - 1)}]"
+
+    def _leave(self) -> Iterator[str]:
+        for i in range(6):
+            yield f"    ldp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield from self._move_stack("add")
+        yield "    mov w0, #0\n    ret"
+
+    def _start(self, output: int) -> Iterator[str]:
+        forest = self.forest
+        for o in range(forest.n_outputs) if output < 0 else [output]:
+            register = _sum_register(o if output < 0 else 0)
+            if forest.base_first and forest.base[o] != 0:
+                yield f"    ldr {self.real}{register}, {self._literal(forest.base[o])}"
+            else:
+                yield f"    movi d{register}, #0"
+
+    def _finish(self, output: int) -> Iterator[str]:
+        forest, real = self.forest, self.real
+        yield f"    ldr x30, [sp, #{_OUT}]"
+        for o in range(forest.n_outputs) if output < 0 else [output]:
+            register = _sum_register(o if output < 0 else 0)
+            if forest.divisor != 1:
+                yield f"    ldr {real}31, {self._literal(forest.divisor)}"
+                yield f"    fdiv {real}{register}, {real}{register}, {real}31"
+            if not forest.base_first and forest.base[o] != 0:
+                yield f"    ldr {real}31, {self._literal(forest.base[o])}"
+                yield f"    fadd {real}{register}, {real}{register}, {real}31"
+            if self.single:
+                yield f"    fcvt d{register}, s{register}"
+            yield f"    str d{register}, [x30, #{8 * o}]"
+
+    def _constants(self) -> Iterator[str]:
+        """Outputs that no tree adds to."""
+        present = {g.output for g in self.flow.groups}
+        for o in range(self.forest.n_outputs):
+            if -1 not in present and o not in present:
+                yield from self._start(o)
+                yield from self._finish(o)
+
+    def _literal(self, value: float) -> str:
+        data = struct.pack("<f" if self.single else "<d", value)
+        at = self.pool.setdefault(data, len(self.pool))
+        return f".Lp{self.pools}+{at * len(data)}"
+
+    def _lay_pool(self) -> Iterator[str]:
+        if not self.pool:
+            return
+        yield "    .p2align 3"
+        yield f".Lp{self.pools}:"
+        directive = ".word" if self.single else ".xword"
+        for data in self.pool:
+            yield f"    {directive} {int.from_bytes(data, 'little'):#x}"
+        self.pools += 1
+        self.pool = {}
+
+    def _label(self, node: int, group: int) -> str:
+        if node == END:
+            return f".Lend{group}"
+        if node < END:
+            return self._label(_addition(node), group) + "add"
+        tree = self.tree_of[node]
+        return f".Lt{tree}n{node - self.root_of[tree]}"
+
+    def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
+        """A group's blocks, in chunks that end with their literals where a load would not reach further."""
+        labels = [
+            at for node in order for at in ((_addition(node), node) if node in self.shared else (node,))
+        ]
+        chunks: list[list[tuple[int, list[Op]]]] = [[]]
+        pools: list[list[str]] = []
+        size = 0
+        for label, following in zip(labels, [*labels[1:], END], strict=True):
+            ops = self._block(label, following)
+            chunks[-1].append((label, ops))
+            size += sum(4 if to is None else 8 for _, to in ops)
+            if size + 8 * len(self.pool) > POOL_REACH:
+                pools.append(list(self._lay_pool()))
+                chunks.append([])
+                size = 0
+        far = _far_branches(chunks)
+        for number, chunk in enumerate(chunks):
+            for label, ops in chunk:
+                yield f"{self._label(label, group)}:"
+                for k, (line, to) in enumerate(ops):
+                    if to is None:
+                        yield line
+                    elif (label, k) in far:
+                        yield f"{_inverted(line)} .+8"
+                        yield f"    b {self._label(to, group)}"
+                    else:
+                        yield f"{line} {self._label(to, group)}"
+            if number < len(pools):
+                yield f"    b .Lover{group}_{number}"
+                yield from pools[number]
+                yield f"    .p2align 2\n.Lover{group}_{number}:"
+
+    def _block(self, label: int, following: int) -> list[Op]:
+        if label < END:
+            return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
+        if self.slot[label] >= 0:
+            return self._split(label, following)
+        return self._leaf(label, following)
+
+    def _test(self, node: int) -> tuple[list[Op], str, str]:
+        """What goes before the branch, the branch for left and the branch for right."""
+        key = self.slot[node], self.rank[node]
+        where = self.words.place.get(key)
+        if where is None:
+            load = f"    ldrh w30, [sp, #{self.rank_at[key[0]]}]"
+            rank = key[1] + self.rank_base[key[0]]
+            return [(load, None), (f"    cmp w30, #{rank}", None)], "    b.ls", "    b.hi"
+        word, bit = where
+        if word < REGISTERS:
+            return [], f"    tbnz x{word}, #{bit},", f"    tbz x{word}, #{bit},"
+        load = f"    ldr x30, [sp, #{_WORDS + 8 * word}]"
+        return [(load, None)], f"    tbnz x30, #{bit},", f"    tbz x30, #{bit},"
+
+    def _split(self, node: int, following: int) -> list[Op]:
+        before, if_left, if_right = self._test(node)
+        left, right = self.left[node], self.right[node]
+        if right == following:
+            return [*before, (if_left, left)]
+        if left == following:
+            return [*before, (if_right, right)]
+        return [*before, (if_left, left), ("    b", right)]
+
+    def _leaf(self, node: int, following: int) -> list[Op]:
+        target = self.after[node]
+        if target in self.shared and (following == _addition(target) or node in self.flow.plain):
+            if following == _addition(target):
+                return [self._load(node)]
+            return [self._load(node), ("    b", _addition(target))]
+        ops: list[Op] = list(self._add(node))
+        for copy in self.flow.copies.get(node, ()):
+            before, if_left, if_right = self._test(copy.node)
+            ops += [*before, (if_left if copy.goes_left else if_right, copy.target)]
+        return ops if target == following else [*ops, ("    b", target)]
+
+    def _load(self, node: int) -> Op:
+        value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
+        return f"    ldr {self.real}1, {self._literal(value)}", None
+
+    def _add(self, node: int) -> Iterator[Op]:
+        values = self.forest.leaf_values[self.forest.leaf[node]]
+        real = self.real
+        for o, value in enumerate(values.tolist()):
+            if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
+                load = 1 if len(values) == 1 else 31
+                register = _sum_register(o)
+                yield f"    ldr {real}{load}, {self._literal(value)}", None
+                yield f"    fadd {real}{register}, {real}{register}, {real}{load}", None
+
+
+def _addition(node: int) -> int:
+    """The label of the addition in front of a root, from that of the root and back."""
+    return -2 - node
+
+
+def _sum_register(output: int) -> int:
+    return output if output < 8 else output + 8
+
+
+def _inverted(line: str) -> str:
+    """The opposite condition."""
+    for one, other in (("tbnz", "tbz"), ("tbz", "tbnz"), ("b.ls", "b.hi"), ("b.hi", "b.ls")):
+        if one in line:
+            return line.replace(one, other)
+    raise AssertionError(line)
+
+
+def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple[int, int]]:
+    """Conditional branches out of reach, as (label, op). Each costs an instruction, which may push out others.
+
+    Between chunks lie literals, which no conditional branch is taken across.
+    """
+    far: set[tuple[int, int]] = set()
+    while True:
+        at: list[tuple[int, int, int, int]] = []
+        starts: dict[int, int] = {}
+        position = 0
+        for chunk in chunks:
+            for label, ops in chunk:
+                starts[label] = position
+                for k, (line, to) in enumerate(ops):
+                    if to is not None and line != "    b":
+                        at.append((position, to, label, k))
+                    position += 2 if (label, k) in far else 1
+            starts[END] = position
+            position += 2 * BRANCH_REACH
+        more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far
+        if not more:
+            return far
+        far |= more

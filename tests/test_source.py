@@ -1,0 +1,393 @@
+"""A source on a real pseudo-terminal: wake-ups, silence, unplugging, renames, back-pressure, URLs, files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+
+from edge_runtime.detect import detect
+from edge_runtime.errors import BadInput, HardwareUnavailable
+from edge_runtime.reasons import Reason
+from edge_runtime.rig.framed import FramedEmulator
+from edge_runtime.rig.rf_explorer import RFExplorerEmulator
+from edge_runtime.rig.tinysa import TinySAEmulator
+from edge_runtime.scan import Axis, Happening, Scan
+from edge_runtime.scanners.base import Configuration
+from edge_runtime.scanners.rf_explorer import RFExplorer, same_span
+from edge_runtime.source import QUEUE, Source, open_source
+from edge_runtime.usb import UsbPorts
+from tests.rig_run import AXIS, Running, clock_us, recording, running
+from tests.scanner_streams import STREAMS, powers_of
+
+SMALL = Axis(433_795_000, 1000, 112)
+KINDS = {
+    "rf-explorer": (RFExplorerEmulator, AXIS),
+    "tinysa-ultra": (TinySAEmulator, Axis(433_795_000, 1000, 200)),
+    "framed": (FramedEmulator, AXIS),
+}
+
+
+def crc(scan: Scan) -> str:
+    return f"{crc32(scan.power_cdbm):08x}"
+
+
+def opened(rig: Running, axis: Axis = AXIS) -> Source:
+    """A source on an RF Explorer that is asked for `axis`."""
+    return Source(rig.port, RFExplorer(axis), clock_us)
+
+
+def scans_of(source: Source, count: int) -> list[Scan]:
+    return list(islice((item for item in source if type(item) is Scan), count))
+
+
+def collect(source: Source, enough: Callable[[list[Scan | Happening]], bool]) -> list[Scan | Happening]:
+    """Items until there are enough; a stop after 20 s makes sure that a test ends."""
+    guard = threading.Timer(20, source.stop)
+    guard.start()
+    items: list[Scan | Happening] = []
+    for item in source:
+        items.append(item)
+        if enough(items):
+            break
+    guard.cancel()
+    return items
+
+
+def reasons(items: list[Scan | Happening]) -> list[int]:
+    return [item.reason for item in items if type(item) is Happening]
+
+
+def count_scans(items: list[Scan | Happening]) -> int:
+    return sum(type(item) is Scan for item in items)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_sweep_arrives_bit_for_bit_and_the_scanner_is_named_in_the_journal(name: str) -> None:
+    emulator, axis = KINDS[name]
+    with (
+        running(emulator, recording(40, axis), 100) as rig,
+        open_source(rig.port, name, axis, clock_us) as source,
+    ):
+        items = collect(source, lambda items: count_scans(items) == 40)
+        scans = [item for item in items if type(item) is Scan]
+        assert [crc(scan) for scan in scans] == [row[4] for row in rig.log]
+        assert all(scan.axis == axis and scan.measured_us <= scan.captured_us for scan in scans)
+        told = reasons(items)
+        assert Reason.IDENTIFIED in told
+        assert Reason.CONFIGURED in told
+        assert not [reason for reason in told if reason < Reason.IDENTIFIED]
+
+
+RIG = """
+import sys, threading
+from tests.rig_run import recording, running
+from edge_runtime.rig.rf_explorer import RFExplorerEmulator
+with running(RFExplorerEmulator, recording(300, plain=True), 100, loop=True) as rig:
+    print(rig.port, flush=True)
+    sys.stdin.read()
+    for row in rig.log:
+        print(row[0], row[4])
+"""
+
+
+@pytest.fixture
+def rig_process() -> Iterator[subprocess.Popen[str]]:
+    """A rig in a process of its own, so that this process does nothing but what a device does."""
+    command = [sys.executable, "-c", RIG]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **pipes) as process:  # type: ignore[call-overload]
+        yield process
+        process.stdin.close()
+
+
+def test_one_wake_up_a_frame_and_a_scan_within_5_ms(rig_process: subprocess.Popen[str]) -> None:
+    assert rig_process.stdout is not None
+    port = rig_process.stdout.readline().strip()
+    with open_source(port, "rf-explorer", AXIS, clock_us) as source:
+        scans = (item for item in source if type(item) is Scan)
+        for _ in islice(scans, 20):
+            pass
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        arrived = {crc(scan): scan.captured_us for scan in islice(scans, 200)}
+        wake_ups = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    assert wake_ups <= 250  # one each; the rest waited for a lock of the terminal
+
+    told, _ = rig_process.communicate()
+    left = {row.split()[1]: int(row.split()[0]) for row in told.splitlines()[:300]}
+    late_us = sorted(us - left[key] for key, us in arrived.items())
+    assert late_us[0] >= 0
+    assert late_us[int(0.95 * len(late_us))] < 5000  # 99 % on a quiet machine: scripts/bench_scanners tells
+
+
+def test_a_stop_ends_a_waiting_source_at_once() -> None:
+    with (
+        running(RFExplorerEmulator, recording(3), 1000) as rig,
+        opened(rig) as source,
+    ):
+        threading.Timer(0.3, source.stop).start()
+        began = time.monotonic()
+        assert count_scans(list(source)) == 3
+        assert 0.2 < time.monotonic() - began < 1
+
+
+def test_an_unplugged_scanner_is_waited_for_and_comes_back() -> None:
+    with (
+        running(RFExplorerEmulator, recording(60), 100, "unplug=20") as rig,
+        opened(rig) as source,
+    ):
+        items = collect(source, lambda items: count_scans(items) == 57)
+        told = reasons(items)
+    assert told.count(Reason.UNPLUGGED) >= 2
+    assert told.count(Reason.RECONNECTED) >= 2
+    assert [crc(item) for item in items if type(item) is Scan] == [row[4] for row in rig.log]
+
+
+def test_silence_is_told_once_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RFExplorer, "silent_us", 800_000)
+    with (
+        running(RFExplorerEmulator, recording(30), 100, "silence=14") as rig,
+        opened(rig) as source,
+    ):
+        items = collect(source, lambda items: count_scans(items) == 30)
+    told = reasons(items)
+    assert count_scans(items) == 30
+    assert told.count(Reason.SILENT) == 2
+    assert told.count(Reason.RECONNECTED) == 2
+    assert Reason.UNPLUGGED not in told
+
+
+def test_a_port_that_stays_silent_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RFExplorer, "silent_us", 250_000)
+    with (
+        running(RFExplorerEmulator, recording(15), 100, "silence=10") as rig,
+        opened(rig) as source,
+    ):
+        items = collect(source, lambda items: count_scans(items) == 15)
+    assert count_scans(items) == 15
+    assert Happening(Reason.UNPLUGGED, "silent, opened anew") in items
+
+
+def test_a_paused_scanner_is_not_called_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RFExplorer, "silent_us", 200_000)
+    with (
+        running(RFExplorerEmulator, recording(2000), 200, loop=True) as rig,
+        Source(rig.port, RFExplorer(AXIS), clock_us) as source,
+    ):
+        scans_of(source, 5)
+        source.sleep()
+        threading.Timer(0.8, source.wake).start()
+        items = collect(source, lambda items: count_scans(items) == 40)
+        gaps = [b.captured_us - a.captured_us for a, b in zip(only(items), only(items)[1:], strict=False)]
+    assert Reason.SILENT not in reasons(items)
+    assert max(gaps) > 500_000
+
+
+def only(items: list[Scan | Happening]) -> list[Scan]:
+    return [item for item in items if type(item) is Scan]
+
+
+def test_a_loop_that_is_behind_loses_the_oldest_and_counts_them() -> None:
+    small = Axis(433_795_000, 1000, 32)
+    with (
+        running(RFExplorerEmulator, recording(400, small), 400) as rig,
+        Source(rig.port, RFExplorer(small), clock_us) as source,
+    ):
+        scans_of(source, 10)
+        time.sleep(0.3)
+        items = collect(
+            source, lambda items: Reason.OVERRUN in reasons(items) and count_scans(items) > 4 * QUEUE
+        )
+    heard = [crc(scan) for scan in only(items)]
+    lost = sum(int(i.detail.split()[0]) for i in items if type(i) is Happening and i.reason == Reason.OVERRUN)
+    sent = [row[4] for row in rig.log]
+    assert lost > 0
+    assert heard == [c for c in sent if c in heard]  # in order
+    first = sent.index(heard[0])
+    assert len(heard) + lost >= sent.index(heard[-1]) + 1 - first
+
+
+def test_the_configuration_wanted_is_asked_for_and_read_back() -> None:
+    with (
+        running(RFExplorerEmulator, recording(50), 100, loop=True) as rig,
+        Source(rig.port, RFExplorer(SMALL), clock_us) as source,
+    ):
+        collect(source, lambda items: bool(only(items)) and only(items)[-1].axis.points == SMALL.points)
+        assert isinstance(source.configuration, Configuration)
+        assert same_span(source.configuration.axis, SMALL)
+        assert source.identity.serial == "EDGERIG000000001"
+
+
+def usb_tree(root: Path, name: str, serial: str) -> UsbPorts:
+    """A machine with one USB serial port called `name`, as Linux describes it."""
+    device = root / "sys/devices/usb1/1-1"
+    (device / "1-1:1.0" / name).mkdir(parents=True, exist_ok=True)
+    for file, text in {"idVendor": "10c4", "idProduct": "ea60", "serial": serial}.items():
+        (device / file).write_text(text + "\n")
+    tty = root / "sys/class/tty" / name
+    tty.mkdir(parents=True, exist_ok=True)
+    (tty / "device").symlink_to(device / "1-1:1.0" / name)
+    (root / "dev").mkdir(exist_ok=True)
+    return UsbPorts(root / "sys", root / "dev")
+
+
+class _Links(UsbPorts):
+    """Names of the tree are links to ptys, so they are not resolved."""
+
+    def identity(self, port: str) -> str:
+        return self._identity(self._classes / Path(port).name)
+
+
+def test_a_device_that_comes_back_under_another_name_is_followed(tmp_path: Path) -> None:
+    usb_tree(tmp_path, "ttyUSB0", "0001")
+    usb = _Links(tmp_path / "sys", tmp_path / "dev")
+    assert usb.identity(str(tmp_path / "dev/ttyUSB0")) == "10c4:ea60:0001"
+    with (
+        running(RFExplorerEmulator, recording(60), 100, "unplug=20", loop=True) as first,
+        running(RFExplorerEmulator, recording(60, seed=2), 100, loop=True) as second,
+    ):
+        old, new = tmp_path / "dev/ttyUSB0", tmp_path / "dev/ttyUSB7"
+        old.symlink_to(first.port)
+        with Source(str(old), RFExplorer(AXIS), clock_us, usb=usb) as source:
+            scans_of(source, 3)
+            old.unlink()
+            (tmp_path / "sys/class/tty/ttyUSB0/device").unlink()
+            usb_tree(tmp_path, "ttyUSB7", "0001")
+            new.symlink_to(second.port)
+            back = Happening(Reason.RECONNECTED, str(new))
+            items = collect(source, lambda items: back in items and type(items[-1]) is Scan)
+    assert back in items
+    assert crc(only(items)[-1]) in {row[4] for row in second.log}
+
+
+def test_another_device_under_the_old_name_is_not_taken_for_ours(tmp_path: Path) -> None:
+    usb = usb_tree(tmp_path, "ttyUSB0", "0001")
+    assert usb.find("10c4:ea60:0002") == ""
+    assert usb.find("") == ""
+    assert usb.identity("socket://localhost:1") == ""
+
+
+def pump(rig: Running, server: socket.socket) -> None:
+    """Carry a rig's bytes over TCP, as a serial device server does."""
+    connection, _ = server.accept()
+    descriptor = os.open(rig.port, os.O_RDWR | os.O_NOCTTY)
+
+    def upstream() -> None:
+        while data := connection.recv(4096):
+            os.write(descriptor, data)
+
+    threading.Thread(target=upstream, daemon=True).start()
+    try:
+        while data := os.read(descriptor, 4096):
+            connection.sendall(data)
+    except OSError:
+        pass
+    os.close(descriptor)
+    connection.close()
+
+
+@pytest.mark.parametrize("scheme", ["socket", "spy+socket", "spy"])
+def test_urls_of_pyserial(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
+    played = recording(40)
+    with (
+        running(RFExplorerEmulator, played, 100, loop=True) as rig,
+        socket.create_server(("localhost", 0)) as server,
+    ):
+        if "socket" in scheme:
+            threading.Thread(target=pump, args=(rig, server), daemon=True).start()
+        port = server.getsockname()[1]
+        url = {
+            "socket": f"socket://localhost:{port}",
+            "spy+socket": f"socket://localhost:{port}?logging=error",
+            "spy": f"spy://{rig.port}",
+        }[scheme]
+        with open_source(url, "rf-explorer", AXIS, clock_us) as source:
+            scans = list(islice((i for i in source if type(i) is Scan), 10))
+    assert {scan.power_cdbm for scan in scans} <= {
+        b"".join((-50 * c).to_bytes(2, "little", signed=True) for c in row.codes) for row in played.rows
+    }
+    if scheme == "spy":
+        assert "RX" in capfd.readouterr().err
+
+
+def test_loop_url_counts_its_own_echo_and_reads_frames() -> None:
+    stream = next(s for s in STREAMS if s.name == "rf-explorer-S")
+    with Source("loop://", RFExplorer(), clock_us) as source:
+        source.send(stream.opening + b"".join(f for f, _ in stream.frames(3)))
+        items = collect(source, lambda items: count_scans(items) == 3)
+    assert [scan.power_cdbm for scan in only(items)] == [p for _, p in stream.frames(3)]
+    assert Reason.CONFIGURED in reasons(items)
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_files_and_pipes(stream: object, way: str, tmp_path: Path) -> None:
+    frames = stream.frames(30)  # type: ignore[attr-defined]
+    data = stream.opening + b"".join(f for f, _ in frames)  # type: ignore[attr-defined]
+    path = tmp_path / "recorded"
+    if way == "file":
+        path.write_bytes(data)
+    else:
+        os.mkfifo(path)
+        writer = threading.Thread(target=path.write_bytes, args=(data,))
+        writer.start()
+    with Source(str(path), stream.make(), clock_us) as source:  # type: ignore[attr-defined]
+        items = list(source)
+    if way == "pipe":
+        writer.join()
+    assert powers_of(items) == [p for _, p in frames]  # type: ignore[arg-type]
+
+
+def test_a_file_without_a_frame_and_a_missing_port_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "noise"
+    path.write_bytes(bytes(range(256)) * 20)
+    with open_source(str(path), "rf-explorer", AXIS, clock_us) as source, pytest.raises(BadInput) as refused:
+        list(source)
+    assert "holds no frame" in str(refused.value)
+    for url in (tmp_path / "ttyUSB9", tmp_path, "socket://localhost:1", "nonsense://x", "/dev/null"):
+        with pytest.raises(HardwareUnavailable) as unavailable:
+            open_source(str(url), "rf-explorer", AXIS, clock_us)
+        assert "\n" not in str(unavailable.value)
+        assert str(url) in str(unavailable.value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_auto_finds_the_scanner_on_a_port(name: str) -> None:
+    emulator, axis = KINDS[name]
+    with (
+        running(emulator, recording(20, axis), 50, loop=True) as rig,
+        open_source(rig.port, "auto", axis, clock_us) as source,
+    ):
+        assert len(list(islice((i for i in source if type(i) is Scan), 3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("stream", "name"),
+    [
+        ("rf-explorer-s", "rf-explorer"),
+        ("tinysa-ultra", "tinysa-ultra"),
+        ("framed", "framed"),
+        ("rtl-power", "sweep-text"),
+        ("hackrf-binary", "hackrf-binary"),
+        ("soapy-binary", "soapy-binary"),
+        ("ath-spectral", "ath-spectral"),
+    ],
+)
+def test_auto_finds_what_wrote_a_file(stream: str, name: str, tmp_path: Path) -> None:
+    found = next(s for s in STREAMS if s.name == stream)
+    path = tmp_path / "recorded"
+    path.write_bytes(found.opening + b"".join(f for f, _ in found.frames(20)))
+    assert detect(str(path), None, clock_us) == name
+    path.write_bytes(b"nothing of the kind\n" * 50)
+    with pytest.raises(BadInput):
+        detect(str(path), None, clock_us)
