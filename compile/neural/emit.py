@@ -88,7 +88,8 @@ def emit(plan: lower.Plan, steps: InputSteps | None = None) -> dict[str, str]:
     kernels = [texts[k] for k in _ORDER if k in wanted]
     kernels += [texts[k] for k in sorted(wanted - set(_ORDER))]
     constants = [made.constants for made in layers if made.constants]
-    source = "\n".join(['#include "edge_network.h"\n', *kernels, *constants, *body])
+    shifts = f"#define EDGE_LEFT_SHIFTS {int(any(map(_shifts_left, plan.steps)))}\n"
+    source = "\n".join(['#include "edge_network.h"\n', shifts, *kernels, *constants, *body])
     return {"edge_network.h": header, "edge_network.c": source}
 
 
@@ -272,8 +273,15 @@ def _per_output(n: int, s: lower.Product | lower.Depthwise, to: int) -> str:
     return "".join(_array("int32_t", f"{letter}{n}", wide(v)) for letter, v in named)
 
 
+def _shifts_left(step: lower.Step) -> bool:
+    """Whether a vector kernel meets a factor of 1 or more in this step."""
+    return bool(np.max(getattr(step, "shift", 0)) > 0)
+
+
 def _product_call(n: int, s: lower.Product | lower.Depthwise, taps: int, call: str) -> str:
-    fields = f"{len(s.bias)}, {taps}, {s.ties_up}, {s.zero_out}, {s.low}, {s.high}"
+    # Behind a ReLU a tie below zero is clamped either way; upwards takes fewer instructions.
+    up = len(s.bias) if s.low >= s.zero_out else s.ties_up
+    fields = f"{len(s.bias)}, {taps}, {up}, {s.zero_out}, {s.low}, {s.high}"
     return f"{{{{ struct edge_product p = edge_product_of(w{n}, b{n}, m{n}, s{n}, {fields}); {call} }}}}"
 
 

@@ -36,7 +36,9 @@ def interpreter(package: str, delegate: bool, model: bytes, row: bytes) -> Calla
     made = module.Interpreter(
         model_content=model,
         num_threads=1,
-        experimental_op_resolver_type=resolver.AUTO if delegate else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_op_resolver_type=resolver.AUTO
+        if delegate
+        else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     made.allocate_tensors()
     given = made.get_input_details()[0]
@@ -88,7 +90,11 @@ def compiled(model: bytes, row: bytes) -> Callable[[], object]:
 
 def main() -> None:
     """Run one backend."""
-    backend, model, row, repeats = sys.argv[1], *(Path(p).read_bytes() for p in sys.argv[2:4]), int(sys.argv[4])
+    backend, model, row, repeats = (
+        sys.argv[1],
+        *(Path(p).read_bytes() for p in sys.argv[2:4]),
+        int(sys.argv[4]),
+    )
     makers: dict[str, Callable[[], Callable[[], object]]] = {
         "tflite-runtime": lambda: interpreter("tflite_runtime", False, model, row),
         "ai-edge-litert": lambda: interpreter("ai_edge_litert", False, model, row),

@@ -13,7 +13,10 @@ static inline int32_t edge_clamp(int32_t x, int32_t low, int32_t high) {
 #if defined(__ARM_NEON)
 #include <arm_neon.h>
 static inline int32x4_t edge_rescale4(int32x4_t x, int32x4_t mult, int32x4_t left, int32x4_t right, int32_t up) {
-    x = vqrdmulhq_s32(vshlq_s32(x, left), mult);
+#if EDGE_LEFT_SHIFTS
+    x = vshlq_s32(x, left);
+#endif
+    x = vqrdmulhq_s32(x, mult);
     if (!up) x = vqaddq_s32(x, vshrq_n_s32(vandq_s32(x, right), 31));
     return vrshlq_s32(x, right);
 }
