@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compile import accuracy, calibrate, cost, frontends, kernels, toolchain, verify
+from compile import accuracy, calibrate, cost, forest_file, frontends, kernels, toolchain, verify
 from compile.decide import FittedPipeline, decide
 from compile.emit import trees
 from compile.emit.decide import pipeline_c
 from compile.emit.header import header_h
 from compile.forest import Forest
-from compile.frontends.treelite import deserialize
 from compile.matrix import Matrix
 from compile.neural import bundle as network_bundle
 from compile.neural import load as networks
@@ -176,9 +175,7 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
 def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Parity]:
     """Compare every artifact of a bundle on at most `rows` scans of `matrix`, and on probes of its thresholds.
 
-    The model's own answers come from the Treelite checkpoint; a bundle without an exact one is compared among its
-    targets only (`oracle_rows` is 0). Raises BadInput where the data is not the bundle's kind, CheckFailed on any
-    difference.
+    Raises BadInput where the data is not the bundle's kind, CheckFailed on any difference.
     """
     if not bundle.manifest["model"]["trees"]:
         return network_bundle.verify_bundle(bundle, matrix.features, rows)
@@ -191,11 +188,9 @@ def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Pari
         )
     artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
     picked = matrix.sample(rows)
-    features, oracle = matrix.features[picked], None
-    if model["checkpoint_exact"]:
-        forest = frontends.load(deserialize(bundle.entry("model.tl"))).forest
-        features = np.concatenate([features, probe_rows(forest, rows)])
-        oracle = forest.raw_scores(features)
+    forest = forest_file.from_bytes(bundle.entry("model.forest"))
+    features = np.concatenate([matrix.features[picked], probe_rows(forest, rows)])
+    oracle = forest.raw_scores(features)
     power = matrix.power_cdbm[picked] if bundle.manifest["pipeline"] else np.zeros((0, 0), np.int16)
     return verify.check(artifacts, verify.Inputs(power, features, model["n_outputs"], oracle))
 
@@ -225,6 +220,7 @@ def _pack(
             "why": code.reason,
             "cost": costs[name],
         }
+    entries["model.forest"] = forest_file.to_bytes(parts.forest)
     if parts.model.checkpoint:
         entries["model.tl"] = parts.model.checkpoint
     return pack(_manifest(parts, listed), entries)

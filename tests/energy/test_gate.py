@@ -162,6 +162,26 @@ def test_the_same_work_passes_and_is_reported(tmp_path: Path, energy_guest: Gues
     assert "**" not in report.read_text()
 
 
+def test_workers_of_xdist_hand_their_rows_over(tmp_path: Path) -> None:
+    """A baseline kept, and a rise found, with the tests spread over two processes."""
+    test = (
+        "import pytest\n"
+        "from edge_runtime.energy_ci.gate import Work\n"
+        "@pytest.mark.parametrize('k', range(4))\n"
+        "def test_it(energy, k):\n"
+        "    energy.record(Work(1000 + RISE * k, 1, 0))\n"
+    )
+    options = ("--energy-baseline=b.json", "-n2", "-p", "xdist")
+    assert run_gate(tmp_path, "RISE = 1\n" + test, *options, "--energy-update").returncode == 0
+    kept = gate.load_baseline(tmp_path / "b.json")
+    assert {name: work.instructions for name, work in kept.items()} == {
+        f"test_it[{k}]": 1000 + k for k in range(4)
+    }
+    done = run_gate(tmp_path, "RISE = 10\n" + test, *options)
+    assert "2 failed, 2 passed" in done.stdout  # 10 of 1,000 is within one percent
+    assert done.stdout.count("instructions 1,0") >= 2
+
+
 PROGRAM = """
 .globl _start
 _start: mov x1, #1000

@@ -1,11 +1,12 @@
-"""Counts from data: every split has its children's, every root has all rows."""
+"""What is done to forests besides compiling them: counts from data, and the file in the bundle."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from compile import frontends
+from compile import forest_file, frontends
 from compile.demo.run import MODEL
+from compile.probes import probe_rows
 
 
 def test_counts_are_those_of_the_rows_given() -> None:
@@ -18,3 +19,12 @@ def test_counts_are_those_of_the_rows_given() -> None:
     leaves_of_tree = np.diff(forest.roots) // 2 + 1
     np.testing.assert_array_equal(counted.count[forest.roots[:-1]], len(rows) + leaves_of_tree / 2)
     np.testing.assert_array_equal(counted.raw_scores(rows), forest.raw_scores(rows))
+
+
+def test_a_forest_in_a_bundle_answers_as_before() -> None:
+    forest = frontends.load(MODEL).forest
+    data = forest_file.to_bytes(forest)
+    again = forest_file.from_bytes(data)
+    rows = probe_rows(forest, 500)
+    assert again.raw_scores(rows).tobytes() == forest.raw_scores(rows).tobytes()
+    assert forest_file.to_bytes(again) == data
