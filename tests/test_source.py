@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+import serial
+from serial import rfc2217
 
 from edge_runtime.detect import detect
 from edge_runtime.errors import BadInput, HardwareUnavailable
@@ -306,19 +309,68 @@ def pump(rig: Running, server: socket.socket) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("scheme", ["socket", "spy+socket", "spy"])
+class LinelessSerial(serial.Serial):
+    """A pty has no modem lines: they are taken to be up."""
+
+    cts = dsr = ri = cd = property(lambda _: True)
+
+    def _update_dtr_state(self) -> None:
+        pass
+
+    def _update_rts_state(self) -> None:
+        pass
+
+
+def serve_rfc2217(rig: Running, server: socket.socket) -> None:
+    """A Telnet server for the rig's port, as RFC 2217 has it: pyserial's own."""
+    connection, _ = server.accept()
+    port = LinelessSerial(rig.port, timeout=0.05)
+    lock = threading.Lock()
+
+    class Writer:
+        def write(self, data: bytes) -> None:
+            with lock:
+                connection.sendall(data)
+
+    manager = rfc2217.PortManager(port, Writer())
+
+    def upstream() -> None:
+        while data := connection.recv(4096):
+            port.write(b"".join(manager.filter(data)))
+
+    threading.Thread(target=upstream, daemon=True).start()
+    try:
+        while connection.fileno() >= 0:
+            if data := port.read(port.in_waiting or 1):
+                Writer().write(b"".join(manager.escape(data)))
+    except (OSError, TypeError):  # the other side has hung up
+        connection.close()
+        port.close()
+
+
+def test_dtr_and_rts_are_not_dropped_at_close() -> None:
+    with running(RFExplorerEmulator, recording(3), 100) as rig:
+        with Source(rig.port, RFExplorer(AXIS), clock_us):
+            descriptor = os.open(rig.port, os.O_RDWR | os.O_NOCTTY)
+        assert not termios.tcgetattr(descriptor)[2] & termios.HUPCL
+        os.close(descriptor)
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # pyserial 3.5's rfc2217
+@pytest.mark.parametrize("scheme", ["socket", "rfc2217", "spy"])
 def test_urls_of_pyserial(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
     played = recording(40)
     with (
         running(RFExplorerEmulator, played, 100, loop=True) as rig,
         socket.create_server(("localhost", 0)) as server,
     ):
-        if "socket" in scheme:
-            threading.Thread(target=pump, args=(rig, server), daemon=True).start()
+        serve = {"socket": pump, "rfc2217": serve_rfc2217}.get(scheme)
+        if serve is not None:
+            threading.Thread(target=serve, args=(rig, server), daemon=True).start()
         port = server.getsockname()[1]
         url = {
             "socket": f"socket://localhost:{port}",
-            "spy+socket": f"socket://localhost:{port}?logging=error",
+            "rfc2217": f"rfc2217://localhost:{port}",
             "spy": f"spy://{rig.port}",
         }[scheme]
         with open_source(url, "rf-explorer", AXIS, clock_us) as source:
