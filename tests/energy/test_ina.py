@@ -104,10 +104,9 @@ class AdafruitGpio:
 
 
 def pi_ina219(chip: ina.Ina219, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+    ina219 = pytest.importorskip("ina219", reason="the peer comes with the extra `peers`")
     monkeypatch.setattr("Adafruit_GPIO.I2C.get_i2c_device", lambda **_: AdafruitGpio(chip, clock))
     monkeypatch.setattr(time, "sleep", clock.sleep)
-    import ina219  # noqa: PLC0415
-
     return ina219.INA219(0.1, **options)
 
 
@@ -180,7 +179,7 @@ class BusIo:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("amps", [-0.25, 0.25, 1.9])
 def test_adafruit_accepts_the_chip(amps: float) -> None:
-    import adafruit_ina219 as peer_module  # noqa: PLC0415
+    peer_module = pytest.importorskip("adafruit_ina219", reason="the peer comes with the extra `peers`")
 
     clock = VirtualClock()
     chip = ina.Ina219(constant(amps), lambda: clock.seconds)
