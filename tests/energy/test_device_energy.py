@@ -61,12 +61,13 @@ def test_wait_for_a_scan(energy: Energy) -> None:
 
 
 def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
-    """The same program repeats to a thousandth (in fact exactly); in other memory layouts, to a percent."""
+    """The same program repeats to a thousandth (in fact exactly); in another memory layout, to two percent."""
 
     def count(*layouts: int) -> int:
         work = (f"{WORK}:answer", [str(tmp_path)], f"{WORK}:make_loop")
         return count_function(energy_guest, *work, layouts=layouts)[0]
 
+    count(0)  # compiles what it imports
     one, two = count(0), count(0)
     assert one == pytest.approx(two, rel=0.001)
-    assert count(1, 2) == pytest.approx(count(50, 51), rel=0.01)
+    assert count(50) == pytest.approx(one, rel=0.02)
