@@ -11,6 +11,7 @@ from compile.features import feature_sources
 from compile.pipeline import Pipeline
 from compile.targets import target
 from compile.toolchain import build
+from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci.call import count_function
 from edge_runtime.energy_ci.gate import Work
 from edge_runtime.energy_ci.guest import Guest
@@ -71,3 +72,9 @@ def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
     one, two = count(0), count(0)
     assert one == pytest.approx(two, rel=0.001)
     assert count(50) == pytest.approx(one, rel=0.02)
+
+
+def test_the_demos_artifact(energy: Energy, demo_bundle: Bundle) -> None:
+    """The whole pipeline in C, features to verdict, the mean over the demo's scans as the build counted it."""
+    cost = demo_bundle.manifest["artifacts"]["aarch64"]["cost"]
+    energy.record(Work(round(cost["infer"]["mean"]), inferences=1))
