@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def pi_ina219(chip: ina.Ina219, clock: VirtualClock, monkeypatch: pytest.MonkeyP
     return ina219.INA219(0.1, **options)
 
 
+needs_pi_ina219 = pytest.mark.skipif(
+    find_spec("ina219") is None, reason="needs the public driver: pip install pi-ina219"
+)
+needs_adafruit = pytest.mark.skipif(
+    find_spec("adafruit_ina219") is None,
+    reason="needs the public driver: pip install adafruit-circuitpython-ina219",
+)
+
+
+@needs_pi_ina219
 @pytest.mark.usefixtures("quiet_root_logger")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("amps", [-0.25, 0.0, 0.25, 0.9])
@@ -133,6 +144,7 @@ def test_pi_ina219_accepts_the_chip(amps: float, monkeypatch: pytest.MonkeyPatch
     assert chip.configuration == 0x399F
 
 
+@needs_pi_ina219
 @pytest.mark.usefixtures("quiet_root_logger")
 @pytest.mark.filterwarnings("ignore")
 def test_pi_ina219_raises_its_gain_on_the_chips_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +188,7 @@ class BusIo:
         into[in_start : in_start + 2] = self._chip.read(out[out_start], 2).to_bytes(2, "big")
 
 
+@needs_adafruit
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("amps", [-0.25, 0.25, 1.9])
 def test_adafruit_accepts_the_chip(amps: float) -> None:
