@@ -17,6 +17,8 @@ from edge_runtime.power.modelled import instruction_pj, wake_uj
 
 _FORMAT = 1
 MISSION_H = 24
+NOTICEABLE = 300
+"""Instructions: a smaller rise is no rise. It is a tenth of a microjoule, and system calls vary by as much."""
 LAYOUT_NOISE = 0.03
 """Python's counts differ so much at most between memory layouts, as seen here; see call.LAYOUTS."""
 
@@ -60,9 +62,12 @@ class Row:
         """Which counts rose beyond the tolerance."""
         if self.before is None:
             return ()
-        counts = ("instructions", "inferences", "wakeups")
+        slack = {"instructions": NOTICEABLE, "inferences": 0, "wakeups": 0}
         return tuple(
-            c for c in counts if getattr(self.now, c) > getattr(self.before, c) * (1 + self.tolerance)
+            count
+            for count, least in slack.items()
+            if getattr(self.now, count) > getattr(self.before, count) * (1 + self.tolerance)
+            and getattr(self.now, count) >= getattr(self.before, count) + least
         )
 
     @property
