@@ -31,7 +31,7 @@ from tests.bench import missions, policies
 ROOT = Path(__file__).parents[2]
 BUDGETS = (0.01, 0.03, 0.10, 0.30)
 GOALS = {0.01: 0.90, 0.10: 0.97}
-PLAN_MISSIONS = 32
+PLAN_MISSIONS = 64
 KILLS = 200
 KILLED_RUNS = 3
 """Runs that are flown with kills too, and those for which the ceiling is computed: both take their time."""
