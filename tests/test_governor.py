@@ -358,9 +358,9 @@ def test_two_hundred_kills_overspend_nothing() -> None:
 
 
 def test_a_decision_costs_at_most_two_thousand_instructions() -> None:
-    """On aarch64, in a mission of 48 hours, at budgets of 1 % and 10 % of always-on."""
+    """On aarch64, in a mission of 48 hours, at the demo's costs and a budget of 10 %: nearly every scan climbs."""
     try:
-        rows = decision_instructions(budgets=(0.01, 0.10))
+        rows = decision_instructions(["counted"], [0.10])
     except HardwareUnavailable as e:
         pytest.skip(str(e))
     for row in rows:
