@@ -447,5 +447,6 @@ def test_auto_finds_what_wrote_a_file(stream: str, name: str, tmp_path: Path) ->
     path.write_bytes(found.opening + b"".join(f for f, _ in found.frames(20)))
     assert detect(str(path), None, clock_us) == name
     path.write_bytes(b"nothing of the kind\n" * 50)
-    with pytest.raises(BadInput):
-        detect(str(path), None, clock_us)
+    for url in (str(path), "-"):
+        with pytest.raises(BadInput):
+            detect(url, None, clock_us)
