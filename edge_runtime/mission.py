@@ -97,7 +97,12 @@ def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
     cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
-    return {Rung[name]: count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    counted = {int(Rung[name]): count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    network = bundle.manifest.get("network") or {}
+    if target in network.get("instructions", {}) and Rung.TREES in counted:
+        # The network is asked after the trees: its answer costs both.
+        counted[Rung.NETWORK] = counted[Rung.TREES] + network["instructions"][target]
+    return counted
 
 
 def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:
