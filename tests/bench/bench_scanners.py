@@ -2,7 +2,8 @@
 
 Parsing: the same sweeps in memory, a frame a read, in CPU time of one core (the best of five runs, taken in
 turns) and in instructions on aarch64 (QEMU user mode, the difference of a short and a long run). Latency: from
-just before a sweep's last bytes are handed to a pseudo-terminal at the pace of 500,000 baud, to its Scan; it is a matter of what else the machine does (see `load`).
+just before a sweep's last bytes are handed to a pseudo-terminal at the pace of 500,000 baud, to its Scan; what
+else the machine does is in it (see `load`).
 Damage: every bit flipped, byte cut and byte doubled of 20 frames a protocol; which damaged frames passed.
 """
 
