@@ -17,7 +17,7 @@ from edge_runtime.power.modelled import instruction_pj, wake_uj
 
 _FORMAT = 1
 MISSION_H = 24
-LAYOUT_NOISE = 0.02
+LAYOUT_NOISE = 0.03
 """Python's counts differ so much at most between memory layouts, as seen here; see call.LAYOUTS."""
 
 

@@ -62,7 +62,7 @@ def test_wait_for_a_scan(energy: Energy) -> None:
 
 
 def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
-    """The same program repeats to a thousandth (in fact exactly); in another memory layout, to two percent."""
+    """The same program repeats to a thousandth (in fact exactly); in quite another memory layout, to 4 %."""
 
     def count(*layouts: int) -> int:
         work = (f"{WORK}:answer", [str(tmp_path)], f"{WORK}:make_loop")
@@ -71,7 +71,7 @@ def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
     count(0)  # compiles what it imports
     one, two = count(0), count(0)
     assert one == pytest.approx(two, rel=0.001)
-    assert count(50) == pytest.approx(one, rel=0.02)
+    assert count(50) == pytest.approx(one, rel=0.04)
 
 
 def test_the_demos_artifact(energy: Energy, demo_bundle: Bundle) -> None:
