@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic_ns
 from types import FrameType
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import open_engine
-from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
+from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
@@ -29,7 +30,7 @@ from edge_runtime.verdict import Rung
 
 def monotonic_us() -> int:
     """The one clock: microseconds, monotonic, shared by every process of this machine."""
-    return time.monotonic_ns() // 1000
+    return monotonic_ns() // 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -114,7 +115,7 @@ def stopped_by_signals(stop: Any) -> Iterator[None]:
 
 
 class Reporter:
-    """Prints verdicts once they are journaled: lines for people, JSON lines for programs, or nothing."""
+    """Prints verdicts once they are journaled: lines for people, JSON lines for programs."""
 
     def __init__(self, bundle: Bundle, lines: IO[str] | None, rows: IO[str] | None) -> None:
         self._classes = list(bundle.classes)
@@ -123,17 +124,18 @@ class Reporter:
 
     @classmethod
     @contextmanager
-    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter]:
-        """A reporter as the command line asks for. Raises BadInput where its file cannot be written."""
+    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter | None]:
+        """A reporter as the command line asks for; None where it asks for none.
+
+        Raises BadInput where its file cannot be written.
+        """
         lines = None if args.json or args.quiet else sys.stdout
         with console.output(args.verdicts) as rows:
-            yield cls(bundle, lines, rows)
+            yield cls(bundle, lines, rows) if lines or rows else None
 
-    def __call__(self, record: VerdictRecord, journaled_us: int) -> None:
-        """Report one verdict; `journaled_us` is when its record was in the journal."""
-        if self._lines is None and self._rows is None:
-            return
-        row = render.verdict_row(record, self._classes)
+    def __call__(self, frame: bytes, journaled_us: int) -> None:
+        """Report one verdict as it was journaled; `journaled_us` is when its frame was in the journal."""
+        row = render.verdict_row(framed_verdict(frame), self._classes)
         if self._lines is not None:
             print(render.verdict_line(row), file=self._lines, flush=True)
         if self._rows is not None:
@@ -149,7 +151,7 @@ def summarise(statistics: Statistics) -> dict[str, Any]:
         "unknown_rate": statistics.unknown_rate,
         "unknown_reasons": _by_name(statistics.unknown, Reason),
         "refused": _by_name(statistics.refused, Reason),
-        "rungs": _by_name(statistics.rungs, Rung),
+        "rungs": {rung.name: count for rung, count in zip(Rung, statistics.rungs, strict=True) if count},
         "events": _by_name(statistics.happened, Reason),
         "latency_ms": {
             "p50": latency.quantile(0.5) / 1000,

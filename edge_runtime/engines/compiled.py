@@ -50,12 +50,12 @@ class CompiledEngine:
         self.n_outputs = n_outputs
         self._library = load_library(elf, target)
         self._verdict = ctypes.create_string_buffer(VERDICT_STRUCT.size)
-        self._verdict_at = ctypes.addressof(self._verdict)
+        self._verdict_at = ctypes.c_void_p(ctypes.addressof(self._verdict))
         self._scores = self._library.edge_model_scores
         self._scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self._infer = getattr(self._library, "edge_infer", None)  # absent from a model without a pipeline
-        if self._infer is not None:
-            self._infer.argtypes = [ctypes.c_char_p, ctypes.c_uint32, ctypes.c_void_p]
+        # Absent from a model without a pipeline. No argtypes: bytes, an int and a c_void_p are passed as they are,
+        # and to convert what needs no conversion costs more than the call.
+        self._infer = getattr(self._library, "edge_infer", None)
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
