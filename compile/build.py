@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compile import accuracy, calibrate, cost, frontends, kernels, toolchain, verify
+from compile import accuracy, calibrate, cost, forest_file, frontends, kernels, toolchain, verify
 from compile.decide import FittedPipeline, decide
 from compile.emit import trees
 from compile.emit.decide import pipeline_c
 from compile.emit.header import header_h
 from compile.forest import Forest
-from compile.frontends.treelite import deserialize
 from compile.matrix import Matrix
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
@@ -35,6 +34,8 @@ from edge_runtime.errors import BadInput
 from edge_runtime.recording import Split
 
 DEFAULT_TARGETS = ("host", "aarch64", "armv7")
+HEAT_ROWS = 2000
+"""Rows of the data that tell the emitter which branches are hot."""
 PROOF_ROWS = 160
 """Rows on which every target is compared and counted at each build; `verify` compares all it is given."""
 
@@ -93,6 +94,8 @@ def build(
 
 def _parts(model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None) -> Parts:
     matrix = Matrix.load(Path(data)) if data is not None else None
+    if matrix is not None and matrix.features.shape[1] == model.forest.n_features:
+        model = replace(model, forest=model.forest.counted(matrix.features[matrix.sample(HEAT_ROWS)]))
     if pipeline is None:
         return Parts(model, None, matrix)
     declared = Pipeline.load(Path(pipeline))
@@ -154,9 +157,7 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
 def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Parity]:
     """Compare every artifact of a bundle on at most `rows` scans of `matrix`, and on probes of its thresholds.
 
-    The model's own answers come from the Treelite checkpoint; a bundle without an exact one is compared among its
-    targets only (`oracle_rows` is 0). Raises BadInput where the data is not the bundle's kind, CheckFailed on any
-    difference.
+    Raises BadInput where the data is not the bundle's kind, CheckFailed on any difference.
     """
     model = bundle.manifest["model"]
     if len(matrix.feature_names) != model["n_features"]:
@@ -165,11 +166,9 @@ def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Pari
         )
     artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
     picked = matrix.sample(rows)
-    features, oracle = matrix.features[picked], None
-    if model["checkpoint_exact"]:
-        forest = frontends.load(deserialize(bundle.entry("model.tl"))).forest
-        features = np.concatenate([features, probe_rows(forest, rows)])
-        oracle = forest.raw_scores(features)
+    forest = forest_file.from_bytes(bundle.entry("model.forest"))
+    features = np.concatenate([matrix.features[picked], probe_rows(forest, rows)])
+    oracle = forest.raw_scores(features)
     power = matrix.power_cdbm[picked] if bundle.manifest["pipeline"] else np.zeros((0, 0), np.int16)
     return verify.check(artifacts, verify.Inputs(power, features, model["n_outputs"], oracle))
 
@@ -199,6 +198,7 @@ def _pack(
             "why": code.reason,
             "cost": costs[name],
         }
+    entries["model.forest"] = forest_file.to_bytes(parts.forest)
     if parts.model.checkpoint:
         entries["model.tl"] = parts.model.checkpoint
     return pack(_manifest(parts, listed), entries)

@@ -37,7 +37,9 @@ TARGETS = {
         Target("x86_64", "x86_64-linux-gnu.2.17", "x86_64", Form.SHARED, "x86_64"),
         Target("aarch64", "aarch64-linux-gnu.2.17", "cortex_a53", Form.SHARED, "aarch64"),
         Target("armv7", "arm-linux-gnueabihf.2.17", "cortex_a7", Form.SHARED, "armv7"),
-        Target("cortex-m4", "thumb-freestanding-eabihf", "cortex_m4", Form.FREESTANDING, "cortex-m4"),
+        Target(
+            "cortex-m4", "thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp", Form.FREESTANDING, "cortex-m4"
+        ),
         Target("cortex-m0", "thumb-freestanding-eabi", "cortex_m0plus", Form.FREESTANDING, "cortex-m0"),
     )
 }

@@ -13,7 +13,7 @@ from zlib import crc32
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import Engine
 from edge_runtime.journal import JournalWriter, Kind, pack_verdict
-from edge_runtime.power.modelled import ModelledMeter
+from edge_runtime.power.base import ScanMeter
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.statistics import Statistics
@@ -44,7 +44,7 @@ class Loop:
         self,
         bundle: Bundle,
         engine: Engine,
-        meter: ModelledMeter,
+        meter: ScanMeter,
         journal: JournalWriter,
         clock_us: Callable[[], int],
         report: Report | None,

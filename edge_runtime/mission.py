@@ -20,6 +20,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.engines import open_engine
 from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
@@ -44,6 +45,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
     parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
+    parser.add_argument("--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)")
+    add_bench_arguments(parser, profile=False)
     parser.add_argument("--verdicts", type=Path, help="also write each verdict as a JSON line to this file")
     parser.add_argument("--quiet", action="store_true", help="print no verdicts, only the summary")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
@@ -57,10 +60,11 @@ def run(args: Namespace) -> int:
     engine, why_baseline = open_engine(bundle)
     if why_baseline:
         print(f"edge-runtime: answering with the baseline only: {why_baseline}", file=sys.stderr)
-    meter = ModelledMeter(
+    modelled = ModelledMeter(
         mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
     )
     with ExitStack() as stack:
+        meter = _meter(args, modelled, stack)
         source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
@@ -70,6 +74,8 @@ def run(args: Namespace) -> int:
         with stopped_by_signals(source.stop):
             loop.run(source, args.scans)
         summary = summarise(loop.statistics)
+        if meter is not modelled:
+            summary["meter"] = meter.finish()
         if meter.scans:
             each_uj = meter.scans_uj.scaled(1 / meter.scans)
             summary |= headline(each_uj, meter.source, mission).to_json()
@@ -79,6 +85,14 @@ def run(args: Namespace) -> int:
     else:
         print("\n".join(summary_lines(summary)))
     return 0
+
+
+def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
+    if args.meter == "modelled":
+        return modelled
+    from edge_runtime.power.field import in_the_loop  # noqa: PLC0415 (only who measures pays for it)
+
+    return in_the_loop(args, modelled, monotonic_us, stack)
 
 
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:

@@ -271,6 +271,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section(f"energy (modelled for {of.mission.board.title})")
     if of.rows:
         terminalreporter.write_line(gate.as_text(gate.table(_worst_first(of.rows), of.mission)))
+    if of.update:
+        terminalreporter.write_line(f"written to {of.path}")
     for line in of.measured:
         terminalreporter.write_line(line)
 

@@ -92,7 +92,7 @@ def test_inspect_shows_pipeline_cost_and_accuracy(demo_path: Path) -> None:
 
 
 def test_verify_exits_1_on_a_difference(demo_bundle: Bundle, matrix: Matrix) -> None:
-    """A manifest whose checkpoint is another model's: every raw score differs."""
+    """A bundle whose model is another one's: every raw score differs."""
     other = lightgbm.train(
         {"objective": "multiclass", "num_class": len(demo_bundle.classes), "verbose": -1, "num_threads": 1},
         lightgbm.Dataset(matrix.features[:500], matrix.label[:500] % len(demo_bundle.classes)),
@@ -100,7 +100,9 @@ def test_verify_exits_1_on_a_difference(demo_bundle: Bundle, matrix: Matrix) -> 
     )
     stranger = build(other, targets=["host"])
     entries = {name: demo_bundle.entry(name) for name in demo_bundle.entries}
-    hurt = Bundle(pack(demo_bundle.manifest, entries | {"model.tl": stranger.entry("model.tl")}), "hurt.edge")
+    hurt = Bundle(
+        pack(demo_bundle.manifest, entries | {"model.forest": stranger.entry("model.forest")}), "hurt.edge"
+    )
     with pytest.raises(
         CheckFailed, match=r"parity: \d+ differences; first: x86_64: edge_model_scores, row 0"
     ):

@@ -38,8 +38,8 @@ REACH_HZ = 45_000
 TAPER_HZ = 5_000
 ABOVE_FLOOR_DB = 10.5
 """The half decibel covers that the floor is estimated from the quietest blocks, a little low."""
-SNR_DB = (20.0, 40.0)
-"""Peak of the burst over the mean of the noise in one bin; the upper end where ABOVE_FLOOR_DB allows it."""
+SNR_DB = (20.0, 50.0)
+"""Peak of the burst over the mean of the noise in one bin; as high as ABOVE_FLOOR_DB allows."""
 GAIN_DB = (-40.0, 0.0)
 QUIET_DB = 6.0
 """A sweep of plain noise peaks 3 dB over its median; a signal-free one must stay below this."""

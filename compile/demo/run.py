@@ -76,18 +76,16 @@ def rig(recording: Path, rate_hz: float, log: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "edge_runtime.cli", "rig", "rf-explorer"]
     # Round and round: a busy machine may lose a sweep, and the loop should still come to its end.
     options = ["--recording", str(recording), "--rate", str(rate_hz), "--log", str(log), "--loop"]
-    process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        if not port:
-            raise EdgeError(f"demo: the rig ended with code {process.wait()} before it gave a port")
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, *options], text=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            if not port:
+                raise EdgeError(f"demo: the rig ended with code {process.wait()} before it gave a port")
+            yield port
+        finally:
+            process.terminate()
 
 
 def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -> dict[str, Any]:
@@ -100,15 +98,16 @@ def play(bundle: Path, folder: Path, scans: int, rate_hz: float, profile: str) -
         command = [sys.executable, "-m", "edge_runtime.cli", "run", "--json", "--profile", profile]
         options = ["--bundle", str(bundle), "--port", port, "--scans", str(scans)]
         files = ["--journal", str(folder / "journal"), "--verdicts", str(verdicts)]
-        loop = subprocess.Popen([*command, *options, *files], stdout=subprocess.PIPE, text=True)
-        with progress_bar(scans) as advance:
-            while loop.poll() is None:
-                time.sleep(0.2)
-                advance(verdicts.read_bytes().count(b"\n") if verdicts.exists() else 0)
-        assert loop.stdout is not None
+        with subprocess.Popen([*command, *options, *files], stdout=subprocess.PIPE, text=True) as loop:
+            with progress_bar(scans) as advance:
+                while loop.poll() is None:
+                    time.sleep(0.2)
+                    advance(verdicts.read_bytes().count(b"\n") if verdicts.exists() else 0)
+            assert loop.stdout is not None
+            said = loop.stdout.read()
         if loop.returncode:
             raise EdgeError(f"demo: the loop ended with code {loop.returncode}")
-        summary: dict[str, Any] = json.loads(loop.stdout.read())
+    summary: dict[str, Any] = json.loads(said)
     return summary | judge(list(join(recording, verdicts, log)), recording.labels)
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compile.emit import aarch64_words
+from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, words_of
 
@@ -40,9 +41,6 @@ MAX_OUTPUTS = 16
 
 _OUT, _WORDS = 96, 112
 """Frame: saved x19 to x30, the address of the raw scores, the words, the stored ranks."""
-
-Op = tuple[str, int | None]
-"""An instruction; with a node, its label completes it."""
 
 
 def words_for(flow: Flow) -> Words:
@@ -63,10 +61,9 @@ def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool)
     return "\n".join(_Writer(flow, words, compared).text(integer=integer)) + "\n"
 
 
-class _Writer:
+class _Writer(BlockWriter):
     def __init__(self, flow: Flow, words: Words, compared: Sequence[int]) -> None:
-        self.flow = flow
-        self.forest = flow.ranks.forest
+        super().__init__(flow)
         self.words = words
         plain = aarch64_words.is_plain(flow.ranks)
         ranks_at = _WORDS + 8 * len(words.words)
@@ -77,18 +74,10 @@ class _Writer:
             aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
         )
         self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
-        self.slot = flow.ranks.slot.tolist()
-        self.rank = flow.ranks.rank.tolist()
-        self.left, self.right, self.after = flow.left.tolist(), flow.right.tolist(), flow.after.tolist()
-        # Roots in front of which a leaf's value is added for all plain leaves.
-        vector = self.forest.leaf_values.shape[1] > 1
-        self.shared = set() if vector else {self.after[node] for node in flow.plain}
         self.single = self.forest.single
         self.real = "s" if self.single else "d"
         self.pool: dict[bytes, int] = {}
         self.pools = 0
-        self.tree_of = np.repeat(np.arange(self.forest.n_trees), np.diff(self.forest.roots)).tolist()
-        self.root_of = self.forest.roots.tolist()
 
     def text(self, *, integer: bool) -> Iterator[str]:
         """The lines of the file."""
@@ -206,24 +195,14 @@ class _Writer:
         self.pools += 1
         self.pool = {}
 
-    def _label(self, node: int, group: int) -> str:
-        if node == END:
-            return f".Lend{group}"
-        if node < END:
-            return self._label(_addition(node), group) + "add"
-        tree = self.tree_of[node]
-        return f".Lt{tree}n{node - self.root_of[tree]}"
-
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
         """A group's blocks, in chunks that end with their literals where a load would not reach further."""
-        labels = [
-            at for node in order for at in ((_addition(node), node) if node in self.shared else (node,))
-        ]
+        labels = self.labels(order)
         chunks: list[list[tuple[int, list[Op]]]] = [[]]
         pools: list[list[str]] = []
         size = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
-            ops = self._block(label, following)
+            ops = self.block(label, following)
             chunks[-1].append((label, ops))
             size += sum(4 if to is None else 8 for _, to in ops)
             if size + 8 * len(self.pool) > POOL_REACH:
@@ -233,28 +212,21 @@ class _Writer:
         far = _far_branches(chunks)
         for number, chunk in enumerate(chunks):
             for label, ops in chunk:
-                yield f"{self._label(label, group)}:"
+                yield f"{self.name(label, group)}:"
                 for k, (line, to) in enumerate(ops):
                     if to is None:
                         yield line
                     elif (label, k) in far:
                         yield f"{_inverted(line)} .+8"
-                        yield f"    b {self._label(to, group)}"
+                        yield f"    b {self.name(to, group)}"
                     else:
-                        yield f"{line} {self._label(to, group)}"
+                        yield f"{line} {self.name(to, group)}"
             if number < len(pools):
                 yield f"    b .Lover{group}_{number}"
                 yield from pools[number]
                 yield f"    .p2align 2\n.Lover{group}_{number}:"
 
-    def _block(self, label: int, following: int) -> list[Op]:
-        if label < END:
-            return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
-        if self.slot[label] >= 0:
-            return self._split(label, following)
-        return self._leaf(label, following)
-
-    def _test(self, node: int) -> tuple[list[Op], str, str]:
+    def test(self, node: int) -> tuple[list[Op], str, str]:
         """What goes before the branch, the branch for left and the branch for right."""
         key = self.slot[node], self.rank[node]
         where = self.words.place.get(key)
@@ -268,45 +240,27 @@ class _Writer:
         load = f"    ldr x30, [sp, #{_WORDS + 8 * word}]"
         return [(load, None)], f"    tbnz x30, #{bit},", f"    tbz x30, #{bit},"
 
-    def _split(self, node: int, following: int) -> list[Op]:
-        before, if_left, if_right = self._test(node)
-        left, right = self.left[node], self.right[node]
-        if right == following:
-            return [*before, (if_left, left)]
-        if left == following:
-            return [*before, (if_right, right)]
-        return [*before, (if_left, left), ("    b", right)]
-
-    def _leaf(self, node: int, following: int) -> list[Op]:
-        target = self.after[node]
-        if target in self.shared and (following == _addition(target) or node in self.flow.plain):
-            if following == _addition(target):
-                return [self._load(node)]
-            return [self._load(node), ("    b", _addition(target))]
-        ops: list[Op] = list(self._add(node))
-        for copy in self.flow.copies.get(node, ()):
-            before, if_left, if_right = self._test(copy.node)
-            ops += [*before, (if_left if copy.goes_left else if_right, copy.target)]
-        return ops if target == following else [*ops, ("    b", target)]
-
-    def _load(self, node: int) -> Op:
+    def load(self, node: int) -> list[Op]:
+        """Load a leaf's value into d1."""
         value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
-        return f"    ldr {self.real}1, {self._literal(value)}", None
+        return [(f"    ldr {self.real}1, {self._literal(value)}", None)]
 
-    def _add(self, node: int) -> Iterator[Op]:
+    def add_loaded(self) -> list[Op]:
+        """Add d1 to the sum in d0."""
+        return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
+
+    def add(self, node: int) -> list[Op]:
+        """Add a leaf's values."""
         values = self.forest.leaf_values[self.forest.leaf[node]]
         real = self.real
+        ops: list[Op] = []
         for o, value in enumerate(values.tolist()):
             if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
-                load = 1 if len(values) == 1 else 31
+                load = 31 if self.vector else 1
                 register = _sum_register(o)
-                yield f"    ldr {real}{load}, {self._literal(value)}", None
-                yield f"    fadd {real}{register}, {real}{register}, {real}{load}", None
-
-
-def _addition(node: int) -> int:
-    """The label of the addition in front of a root, from that of the root and back."""
-    return -2 - node
+                ops.append((f"    ldr {real}{load}, {self._literal(value)}", None))
+                ops.append((f"    fadd {real}{register}, {real}{register}, {real}{load}", None))
+        return ops
 
 
 def _sum_register(output: int) -> int:
@@ -335,7 +289,7 @@ def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple
             for label, ops in chunk:
                 starts[label] = position
                 for k, (line, to) in enumerate(ops):
-                    if to is not None and line != "    b":
+                    if to is not None and line != JUMP:
                         at.append((position, to, label, k))
                     position += 2 if (label, k) in far else 1
             starts[END] = position

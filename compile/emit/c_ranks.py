@@ -25,7 +25,7 @@ static inline uint32_t edge_below(const int32_t *t, uint32_t n, int32_t key)
 }
 """
 
-_KEY = f"""\
+KEY = f"""\
 /* The order of float32 as an integer: -0 is 0; a NaN lies beyond the keys of the infinities. */
 static inline int32_t edge_float_key(float x)
 {{
@@ -42,17 +42,23 @@ static inline int edge_is_nan(int32_t key)
 
 def ranks_c(ranks: Ranks, *, integer: bool = True, single: bool = True) -> str:
     """`edge_ranks_i32` and `edge_ranks_f32`, those that are asked for, with their tables."""
-    rank_type = c_text.unsigned(ranks.largest)
-    parts = [f"typedef {rank_type} edge_rank;\n"]
-    slots = len(ranks.numeric) + len(ranks.categorical)
-    parts.append(f"enum {{ EDGE_NUMERIC = {len(ranks.numeric)}, EDGE_SLOTS = {max(slots, 1)} }};\n")
+    parts = [types_c(ranks)]
     if ranks.numeric:
         parts += [_SEARCH, _slot_tables(ranks)]
     if single:
-        parts += [_KEY, _f32(ranks)]
+        parts += [KEY, _f32(ranks)]
     if integer:
         parts.append(_i32(ranks))
     return "\n".join(parts)
+
+
+def types_c(ranks: Ranks) -> str:
+    """The type of a rank, and how many slots there are."""
+    slots = len(ranks.numeric) + len(ranks.categorical)
+    return (
+        f"typedef {c_text.unsigned(ranks.largest)} edge_rank;\n\n"
+        f"enum {{ EDGE_NUMERIC = {len(ranks.numeric)}, EDGE_SLOTS = {max(slots, 1)} }};\n"
+    )
 
 
 def _slot_tables(ranks: Ranks) -> str:
@@ -89,14 +95,15 @@ def _f32(ranks: Ranks) -> str:
             : edge_below(edge_threshold_keys + start, edge_slot_start[i + 1] - start, key));
     }}
 """
+    return functions_c(ranks, "f32", body)
+
+
+def functions_c(ranks: Ranks, kind: str, body: str) -> str:
+    """`edge_ranks_<kind>` around the body for its numeric slots, and `edge_codes_<kind>` for the others."""
+    ctype = "float" if kind == "f32" else "int32_t"
     codes = ""
     for i, slot in enumerate(ranks.categorical, len(ranks.numeric)):
-        codes += _code_f32(i, slot, ranks.forest.code_rule)
-    return _functions("f32", "float", codes, body)
-
-
-def _functions(kind: str, ctype: str, codes: str, body: str) -> str:
-    """`edge_ranks_<kind>`, and `edge_codes_<kind>` for the categorical slots where there are any."""
+        codes += code_c(i, slot, ranks.forest.code_rule, kind)
     text = ""
     if codes:
         text = f"static void edge_codes_{kind}(const {ctype} *x, edge_rank *q)\n{{\n{codes}}}\n\n"
@@ -105,6 +112,11 @@ def _functions(kind: str, ctype: str, codes: str, body: str) -> str:
 
 
 _UNUSED = "    (void)x;\n    (void)q;\n"
+
+
+def code_c(i: int, slot: CategorySlot, rule: CodeRule, kind: str) -> str:
+    """C that puts a categorical slot's row number into `q[i]`."""
+    return _code_f32(i, slot, rule) if kind == "f32" else _code_i32(i, slot)
 
 
 def _code_f32(i: int, slot: CategorySlot, rule: CodeRule) -> str:
@@ -134,11 +146,12 @@ def _i32(ranks: Ranks) -> str:
         q[i] = (edge_rank)({rank});
     }}
 """
-    codes = ""
-    for i, slot in enumerate(ranks.categorical, len(ranks.numeric)):
-        code = f"x[{slot.feature}]"
-        codes += f"    q[{i}] = (edge_rank)((uint32_t){code} < {slot.other} ? {code} : {slot.other});\n"
-    return _functions("i32", "int32_t", codes, body)
+    return functions_c(ranks, "i32", body)
+
+
+def _code_i32(i: int, slot: CategorySlot) -> str:
+    code = f"x[{slot.feature}]"
+    return f"    q[{i}] = (edge_rank)((uint32_t){code} < {slot.other} ? {code} : {slot.other});\n"
 
 
 def category_bits_c(slots: tuple[CategorySlot, ...]) -> str:

@@ -99,7 +99,7 @@ def _walk(ranks: Ranks) -> str:
     test = "q[at->slot] > at->rank"
     if ranks.categorical:
         test = "edge_goes_right(at, q)"
-    cycle = _cycle(forest.tree_output)
+    cycle = cycle_of(forest.tree_output)
     if forest.tree_output[0] < 0:
         add = f"for (uint32_t o = 0; o < {width}; o++) sum[o] += leaves[(node - splits) * {width} + o];"
         table = ""
@@ -148,18 +148,32 @@ static inline uint32_t edge_goes_right(const edge_node *at, const edge_rank *q)
 """
 
 
-def _cycle(outputs: Ints) -> int:
+def cycle_of(outputs: Ints) -> int:
     """n where tree t adds to output t mod n (boosters), else 0."""
     n = int(outputs.max()) + 1
     return n if n > 0 and np.array_equal(outputs, np.arange(len(outputs)) % n) else 0
 
 
-def finish_c(forest: Forest) -> str:
-    """The lines that turn `sum[]` into raw scores."""
+SCALED = """\
+/* sum * 2**-shift, exactly; no multiplication, which a core without doubles would need a library for. */
+static inline double edge_scaled(int32_t sum, uint32_t shift)
+{
+    union { double d; uint64_t u; } value = { (double)sum };
+    if (sum)
+        value.u -= (uint64_t)shift << 52;
+    return value.d;
+}
+"""
+
+
+def finish_c(forest: Forest, shift: int = 0) -> str:
+    """The lines that turn `sum[]` into raw scores; with a shift, sums are integers (see SCALED)."""
     single = forest.single
     lines = []
     for o in range(forest.n_outputs):
         value = f"sum[{o}]"
+        if shift:
+            value = f"edge_scaled({value}, (uint32_t)({shift}))"
         if forest.divisor != 1:
             value = f"{value} / {c_text.number(forest.divisor, single=single)}"
         if not forest.base_first and forest.base[o] != 0:

@@ -8,14 +8,31 @@ What comes out defines, for the header `edge_model.h` in front of it,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compile.emit import aarch64, aarch64_words, c_ranks, c_table, c_words
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.emit import (
+    aarch64,
+    aarch64_words,
+    c_bitvector,
+    c_compact,
+    c_lut,
+    c_ranks,
+    c_table,
+    c_words,
+    thumb,
+)
 from compile.emit.flow import flow_of
 from compile.forest import Forest
+from compile.quantise import Fixed, fixed
 from compile.ranks import Ranks, rank_forest
 from compile.targets import Target
+from edge_runtime.errors import BadInput
+
+MODES = ("exact", "fixed", "compact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,46 +41,116 @@ class TreeCode:
 
     c: C text to follow `edge_model.h`. files: further sources of the same build (name -> text).
     mode, style: what was chosen, and `reason`, one line, why.
+    forest: what the code computes bit for bit: the model, or in the modes fixed and compact the model with its
+        leaves in fixed point, whose raw scores are at most `worst_error` from the model's.
     """
 
     c: str
     mode: str
     style: str
     reason: str
+    forest: Forest
+    worst_error: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def emit(forest: Forest | Ranks, target: Target, *, mode: str = "exact", integer: bool = True) -> TreeCode:
-    """The model's source for a target; `integer`: with `edge_trees_i32` for integer features."""
-    ranks = forest if isinstance(forest, Ranks) else rank_forest(forest)
-    if target.machine == "aarch64":
-        return _aarch64(ranks, integer)
-    c = "\n".join([c_ranks.ranks_c(ranks), c_table.table_c(ranks), _ENTRIES])
-    return TreeCode(c, mode, "table", "the table walk is the only style yet")
+def emit(
+    forest: Forest,
+    target: Target,
+    *,
+    mode: str = "exact",
+    integer: bool = True,
+    data: NDArray[np.float32] | None = None,
+) -> TreeCode:
+    """The model's source for a target.
+
+    mode: "exact" (raw scores are the training library's bits), "fixed" (leaves in fixed point, the same code
+    otherwise) or "compact" (fixed point and the least flash). integer: with `edge_trees_i32`. data: rows whose
+    decisions must not change in fixed point. Raises BadInput for an unknown mode.
+    """
+    if mode not in MODES:
+        raise BadInput(f"mode {mode!r}: unknown; choose of {', '.join(MODES)}")
+    kinds = ["f32", "i32"] if integer else ["f32"]
+    quantised = None if mode == "exact" else fixed(forest, data)
+    chosen = forest if quantised is None else quantised.forest
+    ranks = rank_forest(chosen)
+    vector = forest.leaf_values.shape[1] > 1
+    error = 0.0 if quantised is None else quantised.worst_error
+    if mode == "compact" and quantised is not None:
+        c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
+        return TreeCode(c, mode, "packed", "the least flash", chosen, error)
+    if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
+        c, files = _aarch64(ranks, kinds)
+        return TreeCode(
+            c, mode, "threaded", "branches on thermometer words in registers", chosen, error, files
+        )
+    total = _thumb_sum(target, ranks, quantised)
+    if total is not None and not vector:
+        c, files = _thumb(ranks, kinds, total, quantised)
+        return TreeCode(c, mode, "threaded", "branches on ranks in registers", chosen, error, files)
+    if target.machine == "x86_64" and c_bitvector.fits(ranks):
+        c = "\n".join([c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks)])
+        reason = "bit vectors: few branches, and those predictable"
+        return TreeCode(c + _entries(kinds), mode, "bitvector", reason, chosen, error)
+    lut = target.machine != "cortex-m0"
+    c = "\n".join([(c_lut if lut else c_ranks).ranks_c(ranks, integer=integer), c_table.table_c(ranks)])
+    return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
 
 
-def _aarch64(ranks: Ranks, integer: bool) -> TreeCode:
+def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str]]:
     flow = flow_of(ranks, aarch64.TASTE)
     words = aarch64.words_for(flow)
     compared = aarch64.compared_slots(flow, words)
     bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
-    kinds = ["f32", "i32"] if integer else ["f32"]
+    by_c = list(kinds)
     if aarch64_words.is_plain(ranks):
-        kinds = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
-    c = c_words.words_c(ranks, words, bases, kinds) if kinds else ""
+        by_c = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
+    c = c_words.words_c(ranks, words, bases, by_c) if by_c else ""
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
-    files = {"trees.S": aarch64.trees_s(flow, words, compared, integer=integer)}
-    return TreeCode(c, "exact", "threaded", "branches on thermometer words in registers", files)
+    return c, {"trees.S": aarch64.trees_s(flow, words, compared, integer="i32" in kinds)}
 
 
-_ENTRIES = """\
+def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.Sum | None:
+    """What Thumb-2 code for the target would sum leaves in; None where it has no such numbers."""
+    if target.machine not in {"armv7", "cortex-m4"}:
+        return None
+    if quantised is not None:
+        return thumb.Sum.FIXED
+    if ranks.forest.single:
+        return thumb.Sum.SINGLE
+    return thumb.Sum.DOUBLE if target.machine == "armv7" else None
+
+
+def _thumb(
+    ranks: Ranks, kinds: Sequence[str], total: thumb.Sum, quantised: Fixed | None
+) -> tuple[str, Mapping[str, str]]:
+    if quantised is not None:
+        ranks = rank_forest(quantised.integers)
+    flow = flow_of(ranks, thumb.TASTE[total])
+    finish = c_table.finish_c(ranks.forest, quantised.shift if quantised else 0)
+    c = [
+        c_lut.ranks_c(ranks, integer="i32" in kinds),
+        thumb.block_c(ranks, kinds),
+        c_table.SCALED if quantised else "",
+        thumb.run_c(kinds, total, ranks.forest.n_outputs, finish),
+    ]
+    return "\n".join(c), {"trees.S": thumb.trees_s(flow, kinds, total)}
+
+
+def _entries(kinds: Sequence[str]) -> str:
+    return "".join(_ENTRY[kind] for kind in kinds)
+
+
+_ENTRY = {
+    "i32": """
 static __attribute__((unused)) void edge_trees_i32(const int32_t *features, double *raw_scores)
 {
     edge_rank q[EDGE_SLOTS];
     edge_ranks_i32(features, q);
     edge_walk(q, raw_scores);
 }
-
+""",
+    "f32": """
 int edge_model_scores(const float *features, double *raw_scores)
 {
     edge_rank q[EDGE_SLOTS];
@@ -71,4 +158,5 @@ int edge_model_scores(const float *features, double *raw_scores)
     edge_walk(q, raw_scores);
     return 0;
 }
-"""
+""",
+}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from statistics import median
 
 import hw_profiles
 from edge_runtime.errors import BadInput
+from edge_runtime.power.attribution import median_interval
 from edge_runtime.power.figures import mah
 from edge_runtime.power.interval import Interval, exactly
 from edge_runtime.power.modelled import instruction_pj, wake_uj
@@ -146,7 +145,7 @@ def as_markdown(cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def judge(ratios: Sequence[float], tolerance: float, *, seed: int = 1) -> tuple[Answer, Interval]:
+def judge(ratios: Sequence[float], tolerance: float) -> tuple[Answer, Interval]:
     """Three answers from measured ratios new / old, one a pair of interleaved windows.
 
     The 95 % bootstrap interval of the median decides: wholly within the tolerance, wholly beyond it, or
@@ -154,9 +153,7 @@ def judge(ratios: Sequence[float], tolerance: float, *, seed: int = 1) -> tuple[
     """
     if len(ratios) < 5:
         raise ValueError("at least five pairs of windows are needed")
-    rng = random.Random(seed)
-    medians = sorted(median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    interval = Interval(medians[50], medians[-51])
+    interval = Interval(*median_interval(ratios))
     if interval.high <= 1 + tolerance:
         return Answer.PASS, interval
     return (Answer.FAIL if interval.low > 1 + tolerance else Answer.INCONCLUSIVE), interval

@@ -14,6 +14,7 @@ inference"), with Student's t for the blocks' number.
 from __future__ import annotations
 
 import math
+import random
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -255,3 +256,10 @@ def interleaved(windows: Sequence[tuple[float, float, float]]) -> Estimate:
     mean = math.fsum(pairs) / len(pairs)
     spread = math.fsum((p - mean) ** 2 for p in pairs) / (len(pairs) - 1)
     return _estimate(mean, math.sqrt(spread / len(pairs)), len(pairs) - 1)
+
+
+def median_interval(values: Sequence[float], *, seed: int = 1) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the median (Efron's percentile method, 2,000 resamples)."""
+    rng = random.Random(seed)
+    medians = sorted(median(rng.choices(values, k=len(values))) for _ in range(2000))
+    return medians[50], medians[-51]

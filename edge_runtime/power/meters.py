@@ -15,6 +15,7 @@ import hw_profiles
 from edge_runtime import console
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.i2c import Bus, explain, open_bus
@@ -125,17 +126,6 @@ def _on_bus(name: str, bench: Bench) -> Meter:
     if found != name:
         return Absent(name, f"{found} answers at address 0x{address:02x}; give another --address")
     return Ina228Meter(bus, calibration, domain=domain, address=address)
-
-
-def add_bench_arguments(parser: ArgumentParser) -> None:
-    """Where the meters are: shared by the commands that use one."""
-    parser.add_argument("--i2c", type=int, default=1, metavar="N", help="bus /dev/i2c-N (%(default)s)")
-    parser.add_argument("--address", type=lambda t: int(t, 0), metavar="A", help="the chip's address (0x40)")
-    parser.add_argument("--shunt", type=float, metavar="OHM", help="the shunt that is really fitted")
-    parser.add_argument("--max-amps", type=float, default=3.2, metavar="A", help="highest peak (%(default)s)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="as edge-runtime calibrate wrote it")
-    parser.add_argument("--profile", default="zero2w", help="the board's profile (%(default)s)")
-    parser.add_argument("--emulated", action="store_true", help="an emulated bench instead of hardware")
 
 
 def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:

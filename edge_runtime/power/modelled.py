@@ -14,9 +14,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power.base import Charge, Meter, Reading, Source
 from edge_runtime.power.interval import UNKNOWN, Interval, exactly
 from edge_runtime.verdict import Rung
 from hw_profiles.schema import Board
@@ -38,15 +37,6 @@ class LoopWork:
     instructions: Interval
     wakeups: Interval
     source: str
-
-
-class Charge(NamedTuple):
-    """The energy of one scan as a journal record holds it: integers, made once a rung."""
-
-    energy_nj: int
-    energy_sigma_nj: int
-    source: int
-    rail_mv: int
 
 
 def instruction_pj(board: Board) -> Interval:

@@ -28,21 +28,22 @@ echo ' EXT5V_V volt(24)=5.10000000V'
 class EmulatedBench:
     """An I2C bus with one of each chip, a /sys with drivers and a battery, and a vcgencmd.
 
-    bus, sysfs, path: where to look for them. connect: put another load behind every shunt.
+    bus, sysfs, path: where to look for them. now: seconds since it was switched on, as its loads count them.
     """
 
     def __init__(self, load: Load | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="edge-bench-")
         begun = now()
+        self.now = lambda: now() - begun
         load = load or pulses(0.05)
         self._chips = [
-            chip(load, lambda: now() - begun, offset_uv=OFFSET_UV, gain=GAIN)
+            chip(load, self.now, offset_uv=OFFSET_UV, gain=GAIN)
             for chip in (ina.Ina219, ina.Ina226, ina.Ina228, ina.Ina3221)
         ]
         self.bus = EmulatedBus(dict(zip(ADDRESSES.values(), self._chips, strict=True)))
         root = Path(self._folder.name)
         self.sysfs = root / "sys"
-        self._rig = SysfsRig(self.sysfs, load, lambda: now() - begun)
+        self._rig = SysfsRig(self.sysfs, load, self.now)
         self.path = root / "bin"
         self.path.mkdir()
         vcgencmd = self.path / "vcgencmd"

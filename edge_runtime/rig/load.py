@@ -72,3 +72,30 @@ def pulses(
 ) -> Load:
     """A scanner's host: short bursts of work over an idle current."""
     return Load([(width_s, high_a), (period_s - width_s, low_a)], source_ohm=source_ohm)
+
+
+class SwitchedLoad(Load):
+    """A current that is switched while time runs: what an emulated board draws, idle or at work."""
+
+    def __init__(self, now: float, amps: float, open_v: float = 5.0) -> None:
+        super().__init__([(1.0, 0.0)], open_v)
+        self._times, self._levels, self._sums = [now], [amps], [0.0]
+
+    def switch(self, now: float, amps: float) -> None:
+        """Draw `amps` from now on."""
+        self._sums.append(self._sums[-1] + (now - self._times[-1]) * self._levels[-1])
+        self._times.append(now)
+        self._levels.append(amps)
+
+    def amps(self, t: float) -> float:
+        """The current at t."""
+        return self._levels[max(bisect_right(self._times, t) - 1, 0)]
+
+    def charge_c(self, t: float) -> float:
+        """Coulombs from the first moment to t."""
+        at = max(bisect_right(self._times, t) - 1, 0)
+        return self._sums[at] + (t - self._times[at]) * self._levels[at]
+
+    def energy_j(self, t: float) -> float:
+        """Joules at a rail that does not sag."""
+        return self._open_v * self.charge_c(t)

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 
 from edge_runtime.reasons import Reason
-from edge_runtime.scan import Axis, Scan
+from edge_runtime.scan import Axis, Scan, new_scan
 from edge_runtime.scanners.base import Can, Configuration, Heard, Send, StreamScanner
 
 EARLY_END = b"\xff\xfe\xff\xfe\x00"
@@ -122,7 +122,9 @@ class RFExplorer(StreamScanner):
         # The steady state: one read holds exactly one sweep like the last one.
         if len(data) == self.frame_bytes and not self._buffer and not self._lost:
             head = self._head
-            if data.startswith(head) and data.endswith(b"\r\n") and EARLY_END not in data:
+            # A byte is found ten times as fast as a string, and -127.5 dBm hardly ever occurs.
+            gone_on = 0xFF not in data or EARLY_END not in data
+            if gone_on and data[: len(head)] == head and data[-2:] == b"\r\n":
                 return (self._scan(data[len(head) : -2], now_us),)
         return super().feed(data, now_us)
 
@@ -147,7 +149,8 @@ class RFExplorer(StreamScanner):
         if wrong := self._refusal(count):
             return self._lose(1, wrong, events)
         body, end = at + head, at + head + count
-        early = buffer.find(EARLY_END, max(body, at + self._searched), end + 2)
+        searched, self._searched = at + self._searched, 0
+        early = buffer.find(EARLY_END, max(body, searched), end + 2)
         if early >= 0:
             return self._early_end(at, early, events)
         if len(buffer) < end + 2:
@@ -157,6 +160,7 @@ class RFExplorer(StreamScanner):
             return self._lose(1, Reason.TRUNCATED, events)
         self._flush(events)
         self._head, self.frame_bytes = buffer[at:body], head + count + 2
+        self._wire_us = int(self.frame_bytes * self.byte_us)
         events.append(self._scan(buffer[body:end], now_us))
         return head + count + 2
 
@@ -175,12 +179,15 @@ class RFExplorer(StreamScanner):
         return early + len(EARLY_END) - at
 
     def _scan(self, codes: bytes, now_us: int) -> Scan:
-        """The powers are put together from two byte planes: no Python object is made per point."""
+        """The powers are put together from two byte planes: no Python object is made per point.
+
+        Between bytearrays, because translating and assigning bytes costs half as much again.
+        """
+        points = bytearray(codes)
         powers = self._scratch
-        powers[0::2] = codes.translate(self._low)
-        powers[1::2] = codes.translate(self._high)
-        measured_us = now_us - int(self.frame_bytes * self.byte_us)
-        return Scan(bytes(powers), self._axis, now_us, measured_us)  # type: ignore[arg-type]
+        powers[0::2] = points.translate(self._low)
+        powers[1::2] = points.translate(self._high)
+        return new_scan(bytes(powers), self._axis, now_us, now_us - self._wire_us)  # type: ignore[arg-type]
 
     def _line(self, at: int, events: list[Heard]) -> int:
         matched = _LINE.match(self._buffer, at, at + LINE_LIMIT)

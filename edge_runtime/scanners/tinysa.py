@@ -21,7 +21,7 @@ from struct import unpack
 
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
-from edge_runtime.scan import Axis, Scan
+from edge_runtime.scan import Axis, Scan, new_scan
 from edge_runtime.scanners.base import (
     Battery,
     Can,
@@ -41,6 +41,8 @@ MAX_POINTS = 20_000
 SCAN_COLUMNS = (1, 2, 4, 8)
 """Bits of the mask of `scan`: frequency, measured, stored, temperature."""
 
+UNKNOWN = Axis(0, 0, 0)
+
 _OPEN, _CLOSE, _POINT = 0x7B, 0x7D, 0x78
 _LINE = re.compile(rb"[\t -~]*")
 _SCANRAW = re.compile(rb"scanraw (\d+) (\d+) (\d+)(?: \d+)?\r?")
@@ -49,11 +51,13 @@ _DATA = re.compile(rb"data ([012])\r?")
 _NUMBERS = re.compile(rb"-?[\d.]+(?:e[-+]\d+)?(?: -?[\d.]+(?:e[-+]\d+)?)*")
 _ZERO = re.compile(rb"(-?\d{1,3})dBm")
 _VOLTAGE = re.compile(rb"(\d{1,5}) mV")
-_SMALL = bytes(range(0x20))
 
 
 class TinySA(StreamScanner):
-    """A tinySA's decoder and commands. `axis` is what is swept; without it only a log can be read."""
+    """A tinySA's decoder and commands. `axis` is what is swept; without it only a log can be read.
+
+    A log does not say what was swept: its frames are taken to be on `axis` where they have as many points.
+    """
 
     name = "tinysa"
     can = Can.CONFIGURE | Can.PAUSE | Can.BATTERY
@@ -63,9 +67,9 @@ class TinySA(StreamScanner):
     def __init__(self, axis: Axis | None = None) -> None:
         super().__init__()
         self._wanted = axis
-        self._frame_axis = axis or Axis(0, 0, 0)
-        self._points = axis.points if axis else 0
-        self._named = axis is not None
+        self._frame_axis = axis or UNKNOWN
+        self._points = 0
+        self._named = False  # the instrument said how many points it sweeps; a log may not have that
         self._running = True
         self._set_zero(self.zero_dbm)
 
@@ -158,9 +162,10 @@ class TinySA(StreamScanner):
         self._marks = b"x" * points
         self._scratch = bytearray(2 * points)
         self._mark_lanes = int.from_bytes(b"x\0\0" * points, "little")
+        self._large_lanes = int.from_bytes(b"\0\xe0\0" * points, "little")
         self._zero_lanes = self._lanes(points)
         if self._frame_axis.points != points:
-            self._frame_axis = Axis(self._frame_axis.start_hz, self._frame_axis.step_hz, points)
+            self._frame_axis = Axis(0, 0, points)  # of another sweep than the one wanted
 
     def _set_zero(self, zero_dbm: int) -> None:
         self._zero_cdbm = 100 * zero_dbm
@@ -177,14 +182,14 @@ class TinySA(StreamScanner):
         All points at once, as one long integer with a lane of 24 bits a point, which a u16 below 0x2000
         (82 dBm over a zero of 174) cannot overflow; other frames go the slow way.
         """
-        if body[2::3].translate(None, _SMALL):
-            return Scan(self._slowly(body), self._frame_axis, now_us)
         lanes = (int.from_bytes(body, "little") - self._mark_lanes) >> 8
-        scaled = ((25 * lanes + self._zero_lanes) >> 3).to_bytes(len(body) + 1, "little")
+        if lanes & self._large_lanes:
+            return new_scan(self._slowly(body), self._frame_axis, now_us, now_us)
+        scaled = bytearray(((25 * lanes + self._zero_lanes) >> 3).to_bytes(len(body) + 1, "little"))
         powers = self._scratch
         powers[0::2] = scaled[0:-1:3]
         powers[1::2] = scaled[1::3]
-        return Scan(bytes(powers), self._frame_axis, now_us)
+        return new_scan(bytes(powers), self._frame_axis, now_us, now_us)
 
     def _slowly(self, body: bytes) -> bytes:
         counts = unpack("<" + "xH" * self._points, body)

@@ -1,8 +1,8 @@
 """The loop as it is usually written: pyserial, numpy, Treelite's GTIL, a JSON log. What bench_loop compares with.
 
-Each feature is a function of the sweep, arrays are used throughout, one JSON line a scan is flushed. With
-`careful` as the last argument the same program is written with an eye on its cost: what features share is
-computed once, and a scan that the screen answers never reaches the model.
+Each feature is a function of the sweep that computes what it needs, once; arrays are used throughout; one JSON
+line a scan is flushed. With `careful` as the last argument the same program is written with an eye on its cost:
+what features share is computed once a sweep, and one that the screen answers never reaches the model.
 
 It gives the verdicts of the bundle whose numbers it is given, and shares no code with it.
 
@@ -38,13 +38,10 @@ class Sweep:
     def _peak(self) -> int:
         return int(np.max(self.power))
 
-    def _mean(self) -> int:
-        return int(np.floor(np.mean(self.power)))
-
     def _floor(self) -> int:
         return int(np.percentile(self.power, self.floor_permille / 10, method="lower"))
 
-    peak_at, peak, mean, floor = property(_peak_at), property(_peak), property(_mean), property(_floor)
+    peak_at, peak, floor = property(_peak_at), property(_peak), property(_floor)
 
     def reference(self, name: str) -> int:
         """The power that others are given relative to."""
@@ -60,40 +57,47 @@ class CarefulSweep(Sweep):
 
     def __init__(self, codes: bytes, floor_permille: int) -> None:
         super().__init__(codes, floor_permille)
-        self.peak_at, self.mean, self.floor = self._peak_at(), self._mean(), self._floor()
+        self.peak_at, self.floor = self._peak_at(), self._floor()
         self.peak = int(self.power[self.peak_at])
 
-    peak_at = peak = mean = floor = 0
+    peak_at = peak = floor = 0
 
 
 def peak(s: Sweep, reference: str) -> int:
     return s.peak - s.reference(reference)
 
 
-def mean(s: Sweep, reference: str) -> int:
-    return s.mean - s.reference(reference)
-
-
-def std(s: Sweep) -> int:
-    return int(np.sqrt(np.sum((s.power - s.mean) ** 2) // len(s.power)))
+def two_sides(left: int, right: int, side: str) -> int:
+    both = {
+        "min": min,
+        "max": max,
+        "mean": lambda a, b: int((a + b) / 2),
+        "difference": lambda a, b: abs(a - b),
+    }
+    return int(both[side](left, right))
 
 
 def band(s: Sweep, of: str, side: str, reference: str, **span: int) -> int:
-    assert (of, side) == ("max", "max")
     near, far = span["from"], span["to"]
+    middle, floor = s.peak_at, s.floor
     sides = []
     for part in (
-        s.power[max(0, s.peak_at - far) : max(0, s.peak_at - near + 1)],
-        s.power[s.peak_at + near : s.peak_at + far + 1],
+        s.power[max(0, middle - far) : max(0, middle - near + 1)],
+        s.power[middle + near : middle + far + 1],
     ):
-        sides.append(int(np.max(part)) if len(part) else s.floor)
-    return max(sides) - s.reference(reference)
+        if of == "max":
+            sides.append(int(np.max(part)) - floor if len(part) else 0)
+        else:
+            sides.append(int(np.sum(part - floor) / (far - near + 1)))
+    value = two_sides(*sides, side)
+    return value if side == "difference" or reference == "floor" else value + floor - s.reference(reference)
 
 
 def width(s: Sweep, below_cdb: int, side: str) -> int:
     assert side == "total"
-    lower = np.flatnonzero(s.power < s.peak - below_cdb)
-    cut = np.searchsorted(lower, s.peak_at)
+    middle = s.peak_at
+    lower = np.flatnonzero(s.power < s.power[middle] - below_cdb)
+    cut = np.searchsorted(lower, middle)
     left = lower[cut - 1] if cut > 0 else -1
     right = lower[cut] if cut < len(lower) else len(s.power)
     return int(right - left - 1)
@@ -103,43 +107,38 @@ def occupancy(s: Sweep, reference: str, offset_cdb: int) -> int:
     return int(np.count_nonzero(s.power >= s.reference(reference) + offset_cdb))
 
 
-def second_peak(s: Sweep, guard: int, of: str) -> int:
+def local_maxima(s: Sweep, reference: str, offset_cdb: int) -> int:
     inner = s.power[1:-1]
-    maxima = np.flatnonzero((inner > s.power[:-2]) & (inner >= s.power[2:])) + 1
-    others = maxima[np.abs(maxima - s.peak_at) >= guard]
-    second = int(others[np.argmax(s.power[others])]) if len(others) else None
-    if of == "offset":
-        return 0 if second is None else abs(second - s.peak_at)
-    assert of == "drop"
-    return s.peak - (s.floor if second is None else int(s.power[second]))
+    maxima = (inner > s.power[:-2]) & (inner >= s.power[2:])
+    return int(np.count_nonzero(maxima & (inner >= s.reference(reference) + offset_cdb)))
 
 
 def profile(s: Sweep, offset: int, side: str, reference: str) -> int:
-    assert side == "mean"
-    both = s.at(s.peak_at - offset) + s.at(s.peak_at + offset)
-    return int(both / 2) - s.reference(reference)
+    middle = s.peak_at
+    value = two_sides(s.at(middle - offset), s.at(middle + offset), side)
+    return value if side == "difference" else value - s.reference(reference)
 
 
 def spread(s: Sweep, radius: int, gate_cdb: int) -> int:
-    first = max(0, s.peak_at - radius)
-    excess = np.maximum(s.power[first : s.peak_at + radius + 1] - (s.floor + gate_cdb), 0).astype(np.int64)
+    middle = s.peak_at
+    first = max(0, middle - radius)
+    excess = np.maximum(s.power[first : middle + radius + 1] - (s.floor + gate_cdb), 0).astype(np.int64)
     total = int(np.sum(excess))
-    distance = np.abs(np.arange(first, first + len(excess)) - s.peak_at)
+    distance = np.abs(np.arange(first, first + len(excess)) - middle)
     return int(np.dot(excess, distance)) * 16 // total if total else 0
 
 
-def roughness(s: Sweep, lag: int, gate_cdb: int) -> int:
-    power = np.maximum(s.power, s.floor + gate_cdb) if gate_cdb else s.power
-    steps = np.abs(power[lag:] - power[:-lag])
-    return int(np.sum(steps)) * 16 // len(steps)
+def ripple(s: Sweep, radius: int, lag: int, gate_cdb: int) -> int:
+    middle = s.peak_at
+    near = s.power[max(0, middle - radius) : middle + radius + 1]
+    if gate_cdb:
+        near = np.maximum(near, s.floor + gate_cdb)
+    steps = np.abs(near[lag:] - near[:-lag])
+    return int(np.sum(steps)) * 16 // len(steps) if len(steps) else 0
 
 
-def percentile(s: Sweep, permille: int, reference: str) -> int:
-    return int(np.percentile(s.power, permille / 10, method="lower")) - s.reference(reference)
-
-
-KERNELS = {f.__name__: f for f in (peak, mean, std, band, width, occupancy, second_peak, profile, spread)}
-KERNELS |= {f.__name__: f for f in (roughness, percentile)}
+KERNELS = {f.__name__: f for f in (peak, band, width, occupancy, local_maxima, profile, spread, ripple)}
+"""What the demo's pipeline asks for. Another pipeline may need more."""
 
 
 class Classifier:

@@ -85,6 +85,7 @@ REGRESSIONS = {
         TEST.format(name="wait", arguments="[]", setup="make_port", entry="wait_for_a_scan", wakeups=1),
         "port.py",
         "        ready = self._poller.poll(timeout_ms)\n",
+        "        import time\n"
         "        end = time.monotonic() + timeout_ms / 1000\n"
         "        ready = []\n"
         "        while not ready and time.monotonic() < end:\n"
@@ -128,9 +129,8 @@ def test_a_seeded_regression_fails_the_gate(what: str, tmp_path: Path, energy_gu
 
 def test_a_feature_computed_twice_fails_the_gate() -> None:
     """The C of the demo's pipeline with one call too many, on the emulated aarch64."""
-    from test_device_energy import demo_pipeline, sweep  # noqa: PLC0415
-
     from compile.features import feature_sources  # noqa: PLC0415
+    from tests.energy.test_device_energy import demo_pipeline, sweep  # noqa: PLC0415
 
     pipeline = demo_pipeline()
     sources = feature_sources(pipeline)
@@ -160,6 +160,26 @@ def test_the_same_work_passes_and_is_reported(tmp_path: Path, energy_guest: Gues
     assert "energy (modelled for Raspberry Pi 4 Model B)" in done.stdout
     assert "| test_decode | " in report.read_text()
     assert "**" not in report.read_text()
+
+
+def test_workers_of_xdist_hand_their_rows_over(tmp_path: Path) -> None:
+    """A baseline kept, and a rise found, with the tests spread over two processes."""
+    test = (
+        "import pytest\n"
+        "from edge_runtime.energy_ci.gate import Work\n"
+        "@pytest.mark.parametrize('k', range(4))\n"
+        "def test_it(energy, k):\n"
+        "    energy.record(Work(1000 + RISE * k, 1, 0))\n"
+    )
+    options = ("--energy-baseline=b.json", "-n2", "-p", "xdist")
+    assert run_gate(tmp_path, "RISE = 1\n" + test, *options, "--energy-update").returncode == 0
+    kept = gate.load_baseline(tmp_path / "b.json")
+    assert {name: work.instructions for name, work in kept.items()} == {
+        f"test_it[{k}]": 1000 + k for k in range(4)
+    }
+    done = run_gate(tmp_path, "RISE = 10\n" + test, *options)
+    assert "2 failed, 2 passed" in done.stdout  # 10 of 1,000 is within one percent
+    assert done.stdout.count("instructions 1,0") >= 2
 
 
 PROGRAM = """

@@ -1,0 +1,220 @@
+"""What is still to come, from experts who are believed as far as they were right.
+
+Each past mission of the spending plan is an expert; so are "it goes on as it was so far" and "as it was lately",
+which need no plan. Their mixture of scans by score bin names the price at which what is left of the budget just
+suffices. A last expert forecasts nothing: dual mirror descent with the entropic mirror map (Balseiro, Lu and
+Mirrokni, arXiv 2011.10124), whose price moves by the share that it would have overspent; its price is blended in by
+its weight. Weights follow from how well each expert foresaw the slots that are over, and a fixed share lets a
+written-off expert come back (Herbster and Warmuth, Machine Learning 32, 1998). A plan that is right rules; one that
+turns out wrong fades within some slots.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import add, mul
+
+from edge_runtime.governor.ladder import LEVELS, Ladder
+
+Histogram = list[int]
+"""Scans by score bin, the most telling first."""
+
+SLOTS = 32
+"""A mission is planned and judged in this many equal slots."""
+UNIT = 1 << 20
+"""The sum of all weights."""
+MIXTURE_BITS = 13
+"""The shares of a mixture add up to 2**13, so that its products with the ladder's tables stay below 2**30."""
+_TOP = (LEVELS - 1) << 8
+_SHARE_BITS = 9
+"""1/512 of every weight is shared out again each slot."""
+_WITHOUT_PLAN_BITS = 6
+"""1/64 of the prior weight is for the experts that need no plan."""
+_EXP = (
+    65536, 57835, 51039, 45042, 39750, 35079, 30957, 27320, 24109, 21276, 18776, 16570, 14623, 12905, 11388, 10050,
+    8869, 7827, 6907, 6096, 5380, 4747, 4190, 3697, 3263, 2879, 2541, 2243, 1979, 1747, 1541, 1360, 1200,
+)  # fmt: skip
+"""exp(-k/8) in 1/65536."""
+
+
+def dot(a: Sequence[int], b: Sequence[int]) -> int:
+    """The sum of products over the length of the shorter."""
+    return sum(map(mul, a, b))
+
+
+def _plus(a: Iterable[int], b: Iterable[int]) -> Histogram:
+    return list(map(add, a, b))
+
+
+class Past:
+    """A past mission: scans by score bin in each of SLOTS slots.
+
+    share[slot][n]: the share of the slot's scans that lies in the first n bins, the most telling ones.
+    during, after: a slot's histogram, and that of all slots behind it, each packed into one integer (a bin a
+        lane of 64 bits): weighing and adding histograms then costs two long operations instead of a loop.
+    """
+
+    __slots__ = ("after", "during", "share")
+
+    def __init__(self, slots: Sequence[Sequence[int]]) -> None:
+        self.during = [_pack(slot) for slot in slots]
+        self.after = [*accumulate(reversed(self.during[1:]), initial=0)][::-1]
+        self.share = [[_share(n, sum(slot)) for n in accumulate(slot, initial=0)] for slot in slots]
+
+
+def _pack(histogram: Sequence[int]) -> int:
+    return int.from_bytes(struct.pack(f"<{len(histogram)}Q", *histogram), "little")
+
+
+def _unpack(lanes: int, bins: int) -> Sequence[int]:
+    return struct.unpack(f"<{bins}Q", lanes.to_bytes(8 * bins, "little"))
+
+
+class Forecast:
+    """The experts and their weights.
+
+    pasts: the spending plan: past missions of the same length; may be empty.
+    slot: the slot in which the forecast begins, above 0 after a restart.
+    """
+
+    __slots__ = (
+        "_ladder",
+        "_lately",
+        "_mirror_256",
+        "_pasts",
+        "_prior",
+        "_slot",
+        "_slot_mixture",
+        "_slots_seen",
+        "_so_far",
+        "_weights",
+    )
+
+    def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
+        self._ladder = ladder
+        self._pasts = pasts
+        self._so_far: Histogram = [0] * ladder.bins
+        self._lately: Histogram = [0] * ladder.bins
+        self._slot = slot
+        self._slots_seen = 0
+        free = UNIT >> _WITHOUT_PLAN_BITS if pasts else UNIT
+        self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
+        self._prior += [free // 3] * 3
+        self._weights = list(self._prior)
+        self._mirror_256 = _TOP // 3
+        self._slot_mixture: tuple[Histogram, Histogram] | None = None
+
+    @property
+    def trust_in_plan(self) -> float:
+        """The weight of the plan's past missions, 0 to 1, for people."""
+        return sum(self._weights[: len(self._pasts)]) / UNIT
+
+    def descend(self, block: Histogram, allowance: int) -> None:
+        """One step of dual mirror descent: `allowance` is an even share of what is left for this block.
+
+        In 1/65536 of a whole climb, as the ladder's `spend`.
+        """
+        spend = dot(block, self._ladder.spend[self._mirror_256 >> 8])
+        # A level is a quarter of an octave: 64 / 256 of a level is a factor 1.044 on the price.
+        step = min(64, 24 * abs(allowance - spend) // (allowance + 1))
+        moved = self._mirror_256 + (step if spend < allowance else -step)
+        self._mirror_256 = min(max(moved, 0), _TOP)
+
+    def judge(self, seen: Histogram, level: int, next_slot: int) -> None:
+        """The running slot is over and held `seen`; `next_slot` begins: weigh the experts.
+
+        They are judged by the share of scans that they foresaw as worth the trees, at a price sixteen times
+        lower than that in use: there enough scans count that chance does not decide.
+        """
+        slot = self._slot
+        if self._pasts and any(seen):
+            n = len(self._ladder.spend[min(level + 16, LEVELS - 1)])
+            actual = _share(sum(seen[:n]), sum(seen))
+            foreseen = [p.share[slot][n] for p in self._pasts]
+            mean = sum(foreseen) // len(foreseen)
+            spread = sum((f - mean) ** 2 for f in foreseen) // len(foreseen)
+            so_far, lately = (
+                _share(sum(h[:n]), sum(h)) if self._slots_seen else mean for h in (self._so_far, self._lately)
+            )
+            foreseen += [so_far, lately, so_far]
+            # What is normal: as far as past missions differ, and an eighth of the slot's own size.
+            normal = 2 * (spread + (mean * mean >> 6) + (actual * actual >> 6)) + 1
+            worst = len(_EXP) - 1
+            self._reweigh([min(worst, 2 * (f - actual) ** 2 // normal) for f in foreseen])
+        self._so_far = _plus(self._so_far, seen)
+        self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
+        self._slots_seen += 1
+        self._slot = next_slot
+        self._slot_mixture = None
+
+    def _reweigh(self, losses: Sequence[int]) -> None:
+        weights = [w * _EXP[loss] >> 16 for w, loss in zip(self._weights, losses, strict=True)]
+        total = max(1, sum(weights))
+        keep = UNIT - (UNIT >> _SHARE_BITS)
+        self._weights = [
+            w * keep // total + (p >> _SHARE_BITS) for w, p in zip(weights, self._prior, strict=True)
+        ]
+
+    def mixture(self, seen: Histogram, ahead_256: int) -> Histogram | None:
+        """The scans to come by score bin, as shares of 2**MIXTURE_BITS; None where no expert has an opinion.
+
+        seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256.
+        """
+        if self._slot_mixture is None:
+            self._slot_mixture = self._mix()
+        mixture = [a + (b * ahead_256 >> 8) for a, b in zip(*self._slot_mixture, strict=True)]
+        total = sum(mixture)
+        # The plan counts by its own total, the mission's own histories are brought to the same scale.
+        share = (total << 10) // max(1, sum(self._weights[:-3])) or 1 << 10
+        for past, weight in ((self._so_far, self._weights[-3]), (self._lately, self._weights[-2])):
+            history = _plus(past, seen)
+            if factor := (weight * share) // max(1, sum(history)):
+                mixture = [a + (b * factor >> 10) for a, b in zip(mixture, history, strict=True)]
+        total = sum(mixture)
+        return [(x << MIXTURE_BITS) // total for x in mixture] if total else None
+
+    def _mix(self) -> tuple[Histogram, Histogram]:
+        """The plan's scans behind the running slot, and those in it, weighted by belief."""
+        after = during = 0
+        slot = self._slot
+        for past, weight in zip(self._pasts, self._weights, strict=False):
+            after += past.after[slot] * weight
+            during += past.during[slot] * weight
+        bins = len(self._so_far)
+        behind, now = _unpack(after, bins), _unpack(during, bins)
+        # Small integers from here on; a slot of many scans loses nothing that matters.
+        bits = max(0, (sum(behind) + sum(now)).bit_length() - 24)
+        return [x >> bits for x in behind], [x >> bits for x in now]
+
+    def level_256(self, mixture: Histogram | None, allowance: int) -> int:
+        """The level, in 1/256, at which scans of the mixture use up `allowance`, the mirror's level blended in.
+
+        allowance: energy for 2**MIXTURE_BITS scans, in 1/65536 of a whole climb.
+        """
+        if mixture is None:
+            return self._mirror_256
+        solved = self._solve(mixture, allowance)
+        return solved + (self._mirror_256 - solved) * self._weights[-1] // UNIT
+
+    def _solve(self, mixture: Histogram, allowance: int) -> int:
+        """The level at which the mixture costs `allowance`: a bisection, then a line between two levels."""
+        spend = self._ladder.spend
+        low, high = 0, LEVELS - 1
+        below, above = 0, dot(mixture, spend[high])
+        if above <= allowance:
+            return _TOP
+        while high - low > 1:
+            middle = (low + high) >> 1
+            at = dot(mixture, spend[middle])
+            if at > allowance:
+                high, above = middle, at
+            else:
+                low, below = middle, at
+        return (low << 8) + ((allowance - below) << 8) // max(1, above - below)
+
+
+def _share(part: int, whole: int) -> int:
+    """In 1/32768: squares and sums of such shares stay small integers."""
+    return (part << 15) // max(1, whole)
