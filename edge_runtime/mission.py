@@ -65,7 +65,9 @@ def run(args: Namespace) -> int:
     )
     with ExitStack() as stack:
         meter = _meter(args, modelled, stack)
-        source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
+        source = stack.enter_context(
+            open_source(args.port, args.scanner, axis, monotonic_us, expander=engine.expander)
+        )
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)

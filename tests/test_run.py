@@ -17,6 +17,7 @@ from edge_runtime.power.base import Source
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.scan import Scan
+from edge_runtime.scanners.codes import in_python
 from tests.conftest import RunLoop, cli, loop_command, powers, process, rig
 
 
@@ -143,3 +144,13 @@ def test_the_log_is_shown_and_exported(run_loop: RunLoop, tmp_path: Path) -> Non
     rows = json.loads(out("show", "--json", folder))
     assert [r for r in rows if r["kind"] == "VERDICT"] == [{"kind": "VERDICT"} | line for line in lines]
     assert len(out("show", folder).splitlines()) == len(rows)
+
+
+def test_the_artifacts_way_from_codes_to_powers_is_the_plain_one(
+    demo_bundle: Bundle, demo_recording: Recording
+) -> None:
+    assert demo_bundle.engine.expander is not in_python
+    for row in demo_recording.rows[:20]:
+        for points in (len(row.codes), 100, 0):
+            expand = demo_bundle.engine.expander(points, -50, -700)
+            assert expand(row.codes[:points]) == in_python(points, -50, -700)(row.codes[:points])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
+from edge_runtime.scanners.codes import Expand, Expander, in_python
 from edge_runtime.verdict import UNKNOWN, VERDICT_STRUCT, Rung, Verdict
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def machine_target() -> str:
     return _MACHINES.get(name, name)
 
 
+class _Coding(ctypes.Structure):
+    """`edge_coding` of `edge_model.h`."""
+
+    _fields_ = (("points", ctypes.c_uint32), ("scale_cdb", ctypes.c_int32), ("offset_cdbm", ctypes.c_int32))
+
+
 class CompiledEngine:
     """An artifact's shared library, loaded from memory.
 
@@ -50,10 +57,10 @@ class CompiledEngine:
         self.n_outputs = n_outputs
         self._library = load_library(elf, target)
         self._verdict = ctypes.create_string_buffer(VERDICT_STRUCT.size)
-        self._verdict_at = ctypes.c_void_p(ctypes.addressof(self._verdict))
+        self._verdict_at = ctypes.byref(self._verdict)
         self._scores = self._library.edge_model_scores
         self._scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        # Absent from a model without a pipeline. No argtypes: bytes, an int and a c_void_p are passed as they are,
+        # Absent from a model without a pipeline. No argtypes: bytes, ints and references are passed as they are,
         # and to convert what needs no conversion costs more than the call.
         self._infer = getattr(self._library, "edge_infer", None)
 
@@ -79,6 +86,24 @@ class CompiledEngine:
             return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
         # What Verdict._make does, without its Python frame: this runs once a scan.
         return _new_tuple(Verdict, VERDICT_STRUCT.unpack_from(self._verdict))
+
+    @property
+    def expander(self) -> Expander:
+        """From a scanner's codes to powers in one C call, where the artifact is new enough to know how."""
+        return self._expander if hasattr(self._library, "edge_powers") else in_python
+
+    def _expander(self, points: int, scale_cdb: int, offset_cdbm: int) -> Expand:
+        coding = _Coding(points, scale_cdb, offset_cdbm)
+        powers = ctypes.create_string_buffer(2 * points)
+        coding_at, powers_at = ctypes.byref(coding), ctypes.byref(powers)
+        edge_powers = self._library.edge_powers
+        edge_powers.restype = None
+
+        def expand(codes: bytes) -> bytes:
+            edge_powers(codes, coding_at, powers_at)
+            return powers.raw
+
+        return expand
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""
