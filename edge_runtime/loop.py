@@ -17,14 +17,14 @@ from edge_runtime.power.base import ScanMeter
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.statistics import Statistics
-from edge_runtime.verdict import UNKNOWN, Rung, Verdict
+from edge_runtime.verdict import UNKNOWN, Answer, Rung
 
 Report = Callable[[bytes, int], None]
 """Called after a verdict is journaled, with its frame and the clock's microseconds at that moment."""
 
 # Plain integers: comparing with a member of an enum costs five times as much, and it is done on every scan.
-_NONE = int(Rung.NONE)
-_OK = int(Reason.OK)
+_NONE, _LAST_GOOD = int(Rung.NONE), int(Rung.LAST_GOOD)
+_OK, _POINTS, _AXIS, _STALE = map(int, (Reason.OK, Reason.POINTS, Reason.AXIS, Reason.STALE))
 _WORTH_KEEPING = (int(Reason.NOVEL), int(Reason.AMBIGUOUS))
 
 MAX_KEPT_SCANS = 1000
@@ -61,7 +61,7 @@ class Loop:
         self._put = journal.put
         self._clock_us = clock_us
         self._report = report
-        self._last_good: Verdict | None = None
+        self._last_good: Answer | None = None
         self._last_good_us = 0
         self._kept = 0
 
@@ -76,14 +76,16 @@ class Loop:
                 self._note(event)
 
     def _answer(self, scan: Scan) -> None:
-        power_cdbm, _, captured_us, _ = scan
-        sequence = self.statistics.scans
-        label, best, reason, rung, confidence_q16, novelty_q8, margin = self._verdict(scan)
+        power_cdbm, axis, captured_us, _ = scan
+        statistics, clock_us = self.statistics, self._clock_us
+        sequence = statistics.scans
+        answer = self._verdict(power_cdbm, axis, captured_us)
+        label, best, reason, rung, confidence_q16, novelty_q8, margin = answer
         energy_nj, energy_sigma_nj, energy_source, rail_mv = self._charge(rung)
         frame = pack_verdict(
             sequence,
             captured_us,
-            self._clock_us() - captured_us,
+            clock_us() - captured_us,
             crc32(power_cdbm),
             label,
             best,
@@ -98,34 +100,32 @@ class Loop:
             margin,
         )
         self._put(frame)
-        now_us = self._clock_us()
-        self.statistics.count(label, reason, rung, now_us - captured_us)
+        now_us = clock_us()
+        statistics.count(label, reason, rung, now_us - captured_us)
         if reason in _WORTH_KEEPING:
             self._keep(sequence, power_cdbm)
         if self._report is not None:
             self._report(frame, now_us)
 
-    def _verdict(self, scan: Scan) -> Verdict:
-        axis, captured_us = scan.axis, scan.captured_us
+    def _verdict(self, power_cdbm: bytes, axis: Axis, captured_us: int) -> Answer:
         if axis is not self._known_axis and not self._matches(axis):
-            code = Reason.POINTS if axis.points != self._axis.points else Reason.AXIS
-            return self._fall_back(scan, int(code))
+            return self._fall_back(captured_us, _AXIS if axis.points == self._axis.points else _POINTS)
         if self._clock_us() - captured_us > self._max_age_us:
-            return self._fall_back(scan, int(Reason.STALE))
-        verdict = self._infer(scan.power_cdbm)
-        reason = verdict.reason
+            return self._fall_back(captured_us, _STALE)
+        answer = self._infer(power_cdbm)
+        _, _, reason, rung, _, _, _ = answer
         if reason == _OK:
-            self._last_good, self._last_good_us = verdict, captured_us
-        elif verdict.rung == _NONE:
-            return self._fall_back(scan, reason)
-        return verdict
+            self._last_good, self._last_good_us = answer, captured_us
+        elif rung == _NONE:
+            return self._fall_back(captured_us, reason)
+        return answer
 
-    def _fall_back(self, scan: Scan, reason: int) -> Verdict:
+    def _fall_back(self, captured_us: int, reason: int) -> Answer:
         """The last good answer while it is no older than the contract allows a scan to be, else none."""
-        good = self._last_good
-        if good is not None and scan.captured_us - self._last_good_us <= self._max_age_us:
-            return good._replace(reason=reason, rung=int(Rung.LAST_GOOD))
-        return Verdict(UNKNOWN, UNKNOWN, reason, _NONE, 0, 0, 0.0)
+        if self._last_good is not None and captured_us - self._last_good_us <= self._max_age_us:
+            label, best, _, _, confidence_q16, novelty_q8, margin = self._last_good
+            return label, best, reason, _LAST_GOOD, confidence_q16, novelty_q8, margin
+        return UNKNOWN, UNKNOWN, reason, _NONE, 0, 0, 0.0
 
     def _keep(self, sequence: int, power_cdbm: bytes) -> None:
         if self._kept < MAX_KEPT_SCANS:

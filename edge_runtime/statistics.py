@@ -9,6 +9,7 @@ from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, Rung
 
 _FRACTION_BITS = 5
+_EXACT_BITS = _FRACTION_BITS + 1  # values of so few bits have a bucket each
 _OK = int(Reason.OK)
 _REFUSED = (int(Rung.NONE), int(Rung.LAST_GOOD))
 
@@ -30,7 +31,7 @@ class Histogram:
 
     def add(self, value: int) -> None:
         """Count one value."""
-        shift = value.bit_length() - _FRACTION_BITS - 1
+        shift = value.bit_length() - _EXACT_BITS
         self._buckets[value if shift <= 0 else (shift << _FRACTION_BITS) + (value >> shift)] += 1
         if value > self.max:
             self.max = value
@@ -79,12 +80,14 @@ class Statistics:
         self.scans += 1
         self.rungs[rung] += 1
         self.latency_us.add(latency_us)
-        if reason != _OK and rung in _REFUSED:
+        if reason == _OK:
+            self.labels[label] += 1
+        elif rung in _REFUSED:
             self.refused[reason] += 1
-            return
-        self.labels[label] += 1
-        if label == UNKNOWN:
-            self.unknown[reason] += 1
+        else:
+            self.labels[label] += 1
+            if label == UNKNOWN:
+                self.unknown[reason] += 1
 
     @property
     def class_counts(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
 from edge_runtime.scanners.codes import Expander
-from edge_runtime.verdict import Verdict
+from edge_runtime.verdict import Answer
 
 
 class Engine(Protocol):
@@ -19,8 +19,8 @@ class Engine(Protocol):
     @property
     def expander(self) -> Expander: ...
 
-    def infer(self, power_cdbm: bytes) -> Verdict:
-        """The verdict on a sweep of little-endian int16, hundredths of a dBm."""
+    def infer(self, power_cdbm: bytes) -> Answer:
+        """The fields of the Verdict on a sweep of little-endian int16, hundredths of a dBm."""
         ...
 
 

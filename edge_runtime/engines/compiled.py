@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
 from edge_runtime.scanners.codes import Expand, Expander, in_python
-from edge_runtime.verdict import UNKNOWN, VERDICT_STRUCT, Rung, Verdict
+from edge_runtime.verdict import VERDICT_STRUCT, Answer
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
-_new_tuple = tuple.__new__
+_unpack = VERDICT_STRUCT.unpack
 
 _MACHINES = {
     "x86_64": "x86_64",
@@ -63,6 +63,8 @@ class CompiledEngine:
         # Absent from a model without a pipeline. No argtypes: bytes, ints and references are passed as they are,
         # and to convert what needs no conversion costs more than the call.
         self._infer = getattr(self._library, "edge_infer", None)
+        if self._infer is not None:
+            self._infer.restype = None  # what it returns is in the verdict, too
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
@@ -77,15 +79,13 @@ class CompiledEngine:
         model = bundle.manifest["model"]
         return cls(bundle.entry(artifacts[name]["entry"]), name, model["n_features"], model["n_outputs"])
 
-    def infer(self, power_cdbm: bytes) -> Verdict:
-        """The verdict on a sweep of little-endian int16; where the contract is broken, `reason` says how."""
+    def infer(self, power_cdbm: bytes) -> Answer:
+        """The answer to a sweep of little-endian int16; where the contract is broken, its reason says how."""
         if self._infer is None:
             raise BadInput("this bundle holds a model without a pipeline; build it with --pipeline")
-        code = self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
-        if code:
-            return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
-        # What Verdict._make does, without its Python frame: this runs once a scan.
-        return _new_tuple(Verdict, VERDICT_STRUCT.unpack_from(self._verdict))
+        self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)  # written whole, contract kept or not
+        answer: Answer = _unpack(self._verdict)
+        return answer
 
     @property
     def expander(self) -> Expander:
@@ -115,8 +115,10 @@ class CompiledEngine:
         return list(raw)
 
 
-def load_library(elf: bytes, target: str) -> ctypes.CDLL:
+def load_library(elf: bytes, target: str) -> ctypes.PyDLL:
     """Load a shared library's bytes into this process. Raises BadInput where this machine cannot run it.
+
+    A PyDLL: to let go of the interpreter's lock and take it again costs more than the other threads would gain.
 
     An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where the
     file system is mounted read-only or noexec. It stays open: the loader knows a library by its path, so with
@@ -125,7 +127,7 @@ def load_library(elf: bytes, target: str) -> ctypes.CDLL:
     descriptor = os.memfd_create("edge_model", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, elf)
-        return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        return ctypes.PyDLL(f"/proc/self/fd/{descriptor}")
     except OSError as e:
         os.close(descriptor)
         raise BadInput(
