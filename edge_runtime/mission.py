@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic_ns
 from types import FrameType
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import Engine, open_engine
-from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
+from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
 from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.figures import headline
@@ -30,7 +31,7 @@ from edge_runtime.verdict import Rung
 
 def monotonic_us() -> int:
     """The one clock: microseconds, monotonic, shared by every process of this machine."""
-    return time.monotonic_ns() // 1000
+    return monotonic_ns() // 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -67,7 +68,9 @@ def run(args: Namespace) -> int:
     )
     with ExitStack() as stack:
         meter = _meter(args, modelled, stack)
-        source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
+        source = stack.enter_context(
+            open_source(args.port, args.scanner, axis, monotonic_us, expander=engine.expander)
+        )
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
@@ -154,7 +157,7 @@ def stopped_by_signals(stop: Any) -> Iterator[None]:
 
 
 class Reporter:
-    """Prints verdicts once they are journaled: lines for people, JSON lines for programs, or nothing."""
+    """Prints verdicts once they are journaled: lines for people, JSON lines for programs."""
 
     def __init__(self, bundle: Bundle, lines: IO[str] | None, rows: IO[str] | None) -> None:
         self._classes = list(bundle.classes)
@@ -163,17 +166,18 @@ class Reporter:
 
     @classmethod
     @contextmanager
-    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter]:
-        """A reporter as the command line asks for. Raises BadInput where its file cannot be written."""
+    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter | None]:
+        """A reporter as the command line asks for; None where it asks for none.
+
+        Raises BadInput where its file cannot be written.
+        """
         lines = None if args.json or args.quiet else sys.stdout
         with console.output(args.verdicts) as rows:
-            yield cls(bundle, lines, rows)
+            yield cls(bundle, lines, rows) if lines or rows else None
 
-    def __call__(self, record: VerdictRecord, journaled_us: int) -> None:
-        """Report one verdict; `journaled_us` is when its record was in the journal."""
-        if self._lines is None and self._rows is None:
-            return
-        row = render.verdict_row(record, self._classes)
+    def __call__(self, frame: bytes, journaled_us: int) -> None:
+        """Report one verdict as it was journaled; `journaled_us` is when its frame was in the journal."""
+        row = render.verdict_row(framed_verdict(frame), self._classes)
         if self._lines is not None:
             print(render.verdict_line(row), file=self._lines, flush=True)
         if self._rows is not None:
@@ -189,7 +193,7 @@ def summarise(statistics: Statistics) -> dict[str, Any]:
         "unknown_rate": statistics.unknown_rate,
         "unknown_reasons": _by_name(statistics.unknown, Reason),
         "refused": _by_name(statistics.refused, Reason),
-        "rungs": _by_name(statistics.rungs, Rung),
+        "rungs": {rung.name: count for rung, count in zip(Rung, statistics.rungs, strict=True) if count},
         "events": _by_name(statistics.happened, Reason),
         "latency_ms": {
             "p50": latency.quantile(0.5) / 1000,

@@ -18,6 +18,7 @@ from edge_runtime.power.base import Source
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.scan import Scan
+from edge_runtime.scanners.codes import in_python
 from edge_runtime.verdict import Rung
 from tests.conftest import RunLoop, cli, loop_command, powers, process, rig
 
@@ -164,3 +165,13 @@ def test_a_budget_is_kept_through_restarts_and_told_in_the_verdicts(
     spent = max(entry.ceiling_nj for entry in entries)
     assert 0 < spent <= 1_000_000
     assert len({entry.mission for entry in entries}) == 1
+
+
+def test_the_artifacts_way_from_codes_to_powers_is_the_plain_one(
+    demo_bundle: Bundle, demo_recording: Recording
+) -> None:
+    assert demo_bundle.engine.expander is not in_python
+    for row in demo_recording.rows[:20]:
+        for points in (len(row.codes), 100, 0):
+            expand = demo_bundle.engine.expander(points, -50, -700)
+            assert expand(row.codes[:points]) == in_python(points, -50, -700)(row.codes[:points])
