@@ -252,8 +252,13 @@ def record(sources: Sequence[Source], progress: Callable[[str], None]) -> Record
     sharers = Counter((s.capture["label"], s.split) for s in sources)
     share = share_that_fits(sources, sharers)
     rows = []
+    first: dict[str, str] = {}
     for index, s in enumerate(sources):
-        sweeps = derive(s, load(s), sharers[s.capture["label"], s.split], share)
+        iq = load(s)
+        name = first.setdefault(s.capture["sha256"].lower(), s.capture["name"])
+        if name != s.capture["name"]:  # one recording under two names would be in two splits
+            s.note = f"the same as {name}"
+        sweeps = [] if s.note else derive(s, iq, sharers[s.capture["label"], s.split], share)
         for made in sweeps:
             rows.append(Row(labels.index(made.label), index, s.split, made.origin, SWEEP_US, made.codes))
         progress(f"{s.capture['name']}: {sum(s.counts.values())} sweeps{', ' * bool(s.note)}{s.note}")

@@ -64,7 +64,7 @@ def raw_scores(model: str, sweeps: Sweeps) -> NDArray[np.float64]:
         raise BadInput("model: not LightGBM's text of a model; train it with scripts/train_demo")
     try:
         booster = lightgbm.Booster(model_str=model)
-        return np.asarray(booster.predict(sweeps.features.astype(np.float32), raw_score=True))
+        return np.asarray(booster.predict(sweeps.features.astype(np.float32), raw_score=True), np.float64)
     except lightgbm.basic.LightGBMError as e:
         line = str(e).splitlines()[0]
         raise BadInput(f"model: LightGBM cannot use it ({line}); train it with scripts/train_demo") from e

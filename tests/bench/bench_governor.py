@@ -2,10 +2,10 @@
 
     scripts/bench_governor [--json] [--runs N]
 
-Two sets of costs. "reference": trees to network as 1 to 3, as in the reference simulation, and the screen at a
-thousandth of the whole climb. "counted": the demo's rungs as counted on aarch64, of which the screen takes a third
-of a percent: at a budget of 1 % it is a third of the budget, and `ceiling` says what that leaves to be reached by
-anyone who has to look before he chooses. Every policy pays for its screening. Seeds are fixed.
+Two sets of costs. "counted": the demo's rungs as counted on aarch64. "reference": trees to network as 1 to 3, as in
+the reference simulation, with the screen at a thousandth of the whole climb: at a budget of 1 % it is a tenth of the
+budget. `ceiling` is what the oracle itself would reach if it too had to screen whatever it chooses from.
+Every policy pays for its screening. Seeds are fixed.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from tests.bench import missions, policies
 ROOT = Path(__file__).parents[2]
 BUDGETS = (0.01, 0.03, 0.10, 0.30)
 GOALS = {0.01: 0.90, 0.10: 0.97}
-PLAN_MISSIONS = 32
-KILLS = 200
+PLAN_MISSIONS = 64
+KILLS = 300
+"""Some come while a torn write is due already: at least 200 restarts remain."""
 KILLED_RUNS = 3
 """Runs that are flown with kills too, and those for which the ceiling is computed: both take their time."""
 MAX_INSTRUCTIONS = 2_000
 COSTS = {
-    "reference": Costs(4_000, 1_000_000, 3_000_000),
     # Instructions x 1 nJ: edge-compile inspect on the demo (screen 1,601, trees 7,318 of which the screen is a
     # part) and the CNN of the reference page on neural networks (448,000 an invoke). Only the ratios matter.
     "counted": Costs(1_601, 5_717, 448_000),
+    "reference": Costs(4_000, 1_000_000, 3_000_000),
 }
 
 
@@ -94,13 +95,16 @@ def table(runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def decision_instructions(budgets: Sequence[float] = (0.01, 0.10)) -> list[dict[str, Any]]:
+def decision_instructions(
+    names: Sequence[str] = tuple(COSTS), budgets: Sequence[float] = (0.01, 0.10)
+) -> list[dict[str, Any]]:
     """aarch64 instructions of one decision, in a mission of 48 hours, under QEMU: many scans less few."""
     guest = Guest([ROOT])
     warm = ["-m", "tests.bench.count_decisions", "10", "0.1", "1", "1", "1", "decide"]
     guest.run(warm, timeout_s=300)  # Python compiles what it imports, once
     rows = []
-    for name, costs in COSTS.items():
+    for name in names:
+        costs = COSTS[name]
         for share in budgets:
             counted = []
             for scans in (2_000, 15_500):  # a slot of the mission's 32 ends between them
@@ -167,7 +171,8 @@ def goals(rows: Sequence[dict[str, Any]], decisions: Sequence[dict[str, Any]]) -
                 if (row["costs"], row["budget"]) == (name, share) and row["process"] in missions.PROCESSES:
                     title = f"{row['process']}, budget {share:.0%}, {name} costs: of the oracle"
                     out.append(_goal(title, row["governor"], "share", goal, row["governor"] >= goal))
-    for key, title in (("governor", "every run"), ("killed", f"{KILLS} random kills a run")):
+    restarts = min(row["restarts"] for row in rows)
+    for key, title in (("governor", "every run"), ("killed", f"{restarts} or more kills and restarts a run")):
         worst = max(row[f"{key} overspent_nj"] for row in rows)
         out.append(_goal(f"overspent, {title}", worst, "nJ", 0, worst == 0))
     for row in decisions:
