@@ -126,7 +126,8 @@ class _Repair:
     def _sums(self) -> Floats:
         sums = np.tile(self.made.integers.base, (len(self.leaf), 1))
         if self.forest.tree_output[0] < 0:
-            return sums + self.whole[self.leaf].sum(1)
+            summed: Floats = sums + self.whole[self.leaf].sum(1)
+            return summed
         for output in range(self.forest.n_outputs):
             sums[:, output] += self.whole[self.leaf[:, self.forest.tree_output == output], 0].sum(1)
         return sums
@@ -165,7 +166,6 @@ class _Repair:
 
 def _margins(raw: Floats) -> Floats:
     """How far each row is from another decision."""
-    if raw.shape[1] == 1:
-        return np.abs(raw[:, 0])
     ordered = np.sort(raw, axis=1)
-    return ordered[:, -1] - ordered[:, -2]
+    margins: Floats = np.abs(raw[:, 0]) if raw.shape[1] == 1 else ordered[:, -1] - ordered[:, -2]
+    return margins

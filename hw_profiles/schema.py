@@ -72,11 +72,17 @@ class Board(Profile):
 
 @dataclass(frozen=True, slots=True)
 class Scanner(Profile):
-    """A receiver: how fast it sweeps (256 points, narrow span) and what it draws from its own supply."""
+    """A receiver: how fast it sweeps (256 points, narrow span) and what it draws from its own supply.
+
+    power_mw: sweeping. paused_mw: held by a command, on otherwise. warm_up_s: from switched on to a good sweep.
+    resume_s: from paused to the first whole sweep's beginning.
+    """
 
     sweep_hz: Quantity
     power_mw: Quantity
+    paused_mw: Quantity
     warm_up_s: Quantity
+    resume_s: Quantity
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import aarch64, aarch64_words, c_bitvector, c_compact, c_lut, c_ranks, c_table, c_words, thumb
+from compile.emit import (
+    aarch64,
+    aarch64_words,
+    c_bitvector,
+    c_compact,
+    c_lut,
+    c_ranks,
+    c_table,
+    c_words,
+    thumb,
+)
 from compile.emit.flow import flow_of
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed

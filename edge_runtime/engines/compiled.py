@@ -56,6 +56,9 @@ class CompiledEngine:
         self._infer = getattr(self._library, "edge_infer", None)  # absent from a model without a pipeline
         if self._infer is not None:
             self._infer.argtypes = [ctypes.c_char_p, ctypes.c_uint32, ctypes.c_void_p]
+        self._screen = getattr(self._library, "edge_screen", None)
+        if self._screen is not None:
+            self._screen.argtypes = [ctypes.c_char_p, ctypes.c_uint32, ctypes.c_void_p]
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
@@ -79,6 +82,15 @@ class CompiledEngine:
             return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
         # What Verdict._make does, without its Python frame: this runs once a scan.
         return _new_tuple(Verdict, VERDICT_STRUCT.unpack_from(self._verdict))
+
+    def screen(self, power_cdbm: bytes) -> Verdict:
+        """The screen's verdict alone; its rung is NONE and its reason OK where it has no answer: ask `infer`."""
+        if self._screen is None:
+            raise BadInput("this bundle holds no screen; build it with --pipeline")
+        code = self._screen(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
+        if code:
+            return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
+        return Verdict._make(VERDICT_STRUCT.unpack(self._verdict))
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""

@@ -250,6 +250,19 @@ def test_energy_within_1_percent_whatever_the_duty_and_the_oscillator(
     assert meter.missed <= 1
 
 
+@pytest.mark.parametrize("channel", [1, 2, 3])
+def test_each_rail_of_an_ina3221(channel: int) -> None:
+    clock, load = VirtualClock(), pulses(0.05)
+    chip = ina.Ina3221(load, lambda: clock.seconds)
+    chip.channel = channel
+    for asked in (1, 2, 3):
+        driver = Ina3221(EmulatedBus({0x40: chip}, clock.sleep), channel=asked)
+        timing = {"clock_us": clock.us, "sleep": clock.sleep}
+        meter = ShuntMeter(driver, MODULE, name="ina3221", domain="", **timing)
+        meter.advance(5)
+        assert (meter.read().energy_j > 3) == (asked == channel)
+
+
 def test_ina228_adds_up_in_hardware() -> None:
     for period_s in (0.05, 0.0681, 0.0101):
         clock, load = VirtualClock(), pulses(period_s, source_ohm=0.05)
