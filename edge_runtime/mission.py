@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from typing import IO, Any
 import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import open_engine
+from edge_runtime.engines import Engine, open_engine
 from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
 from edge_runtime.loop import Loop
 from edge_runtime.power.bench_arguments import add_bench_arguments
@@ -43,6 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
+    parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
+    parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
     parser.add_argument("--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)")
     add_bench_arguments(parser, profile=False)
@@ -56,9 +58,10 @@ def run(args: Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     axis = bundle.axis
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
-    engine, why_baseline = open_engine(bundle)
-    if why_baseline:
-        print(f"edge-runtime: answering with the baseline only: {why_baseline}", file=sys.stderr)
+    engine, lacks = open_engine(bundle)
+    if lacks:
+        print(f"edge-runtime: answering by a lower rung: {lacks}", file=sys.stderr)
+    govern = _governor(args, bundle, mission) if args.budget else None
     modelled = ModelledMeter(
         mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
     )
@@ -69,6 +72,8 @@ def run(args: Namespace) -> int:
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
         journal.append_json(Kind.RUN, _preamble(bundle, args))
+        if govern:
+            engine = govern(engine, journal, stack)
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):
             loop.run(source, args.scans)
@@ -84,6 +89,22 @@ def run(args: Namespace) -> int:
     else:
         print("\n".join(summary_lines(summary)))
     return 0
+
+
+def _governor(
+    args: Namespace, bundle: Bundle, mission: hw_profiles.Mission
+) -> Callable[[Engine, JournalWriter, ExitStack], Engine]:
+    """Read the budget and the journal's account of it; what puts an engine under it, once the journal is open."""
+    from edge_runtime.governor import in_the_loop  # noqa: PLC0415 (only who has a budget pays for it)
+
+    budget, earlier = in_the_loop.budget_of(args, mission), in_the_loop.recorded(args.journal)
+
+    def govern(engine: Engine, journal: JournalWriter, stack: ExitStack) -> Engine:
+        return in_the_loop.under_budget(
+            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack
+        )
+
+    return govern
 
 
 def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:

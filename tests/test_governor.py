@@ -152,6 +152,21 @@ def test_undeclared_costs_overspend_by_one_inference_at_most(
     assert ledger.spent_nj == spent_nj
 
 
+@pytest.mark.parametrize("screens", [0, 1, 63, 64, 65, 66, 128, 129, 130, 500])
+def test_screens_are_paid_before_they_run(screens: int) -> None:
+    """A budget of so many screens and nothing else: no more run, and few are lost to paying by the block."""
+    ledger = Ledger(screens * 1000, DURATION_US, lambda _p: None, lambda: 0, worst_nj=1000)
+    ladder = Ladder(Calibration.count(trials()), Costs(1000, 10**9, 0))
+    governor = Governor(ladder, ledger, [], duration_us=DURATION_US, scan_us=10**5, clock_us=lambda: 0)
+    ran = 0
+    for _ in range(5000):
+        if governor.dense or governor.wants_screen():
+            ran += 1
+            governor.note(0)
+            governor.bar()
+    assert screens - 64 <= ran <= screens
+
+
 def test_no_drift_over_ten_million_decisions() -> None:
     """After ten million charges of odd amounts the account equals exact arithmetic, and the records say so."""
     records: list[bytes] = []

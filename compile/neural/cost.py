@@ -32,6 +32,11 @@ class LayerCost:
         return {name: getattr(self, name) for name in self.__slots__} | {"output": list(self.output)}
 
 
+def endless(plan: integer.Plan) -> int:
+    """Instructions that no inference of a network takes on any target; twelve a multiply-accumulate are seen."""
+    return 5_000_000 + 40 * sum(macs(step) for step in plan.steps)
+
+
 def macs(step: integer.Step) -> int:
     """Multiply-accumulates of one step, margins included."""
     if not isinstance(step, integer.Product | integer.Depthwise):
@@ -55,7 +60,7 @@ def flash_bytes(step: integer.Step) -> int:
 def layers(plan: integer.Plan, target: Target, example: bytes) -> list[LayerCost]:
     """A row a step, instructions counted on `target` for one input (the arithmetic does not depend on values)."""
     source = emitter.emit_prefixes(plan)
-    machine = Machine(target, build(source, target), count=True)
+    machine = Machine(target, build(source, target), count=True, endless=endless(plan))
     size = plan.tensors[plan.output].size * np.dtype(plan.tensors[plan.output].dtype).itemsize
     counts = [
         machine.call(emitter.PREFIX, example, Out(size), n).instructions for n in range(len(plan.steps) + 1)

@@ -71,12 +71,12 @@ class Row:
         return Answer.FAIL if self.risen or self.before is None else Answer.PASS
 
     @property
-    def close_call(self) -> bool:
-        """Whether the instructions moved, but by no more than another memory layout might explain."""
+    def to_be_sure(self) -> bool:
+        """Whether to count again: it rose (the first run after an edit also compiles), or fell a little."""
         if self.before is None:
             return False
-        moved = abs(self.now.instructions / self.before.instructions - 1)
-        return self.tolerance < moved < self.tolerance + LAYOUT_NOISE
+        moved = self.now.instructions / self.before.instructions - 1
+        return moved > self.tolerance or -self.tolerance - LAYOUT_NOISE < moved < -self.tolerance
 
     @property
     def why(self) -> str:

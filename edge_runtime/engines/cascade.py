@@ -31,6 +31,7 @@ class CascadeEngine:
     ) -> None:
         self.network = network
         self.asked = 0
+        self.screen = trees.screen
         self._trees = trees.infer
         self._run = network.run
         self._margin_bound = margin_bound

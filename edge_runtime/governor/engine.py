@@ -11,7 +11,7 @@ A scan that the budget leaves unanswered gets rung NONE and reason OVER_BUDGET: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.forecast import Past
@@ -27,6 +27,7 @@ QUIET, LOUD = 0, 255
 """The scores of a screen that says yes or no."""
 
 
+@runtime_checkable
 class Screening(Protocol):
     """An engine whose screen can be asked alone (engines.compiled.CompiledEngine)."""
 
