@@ -111,6 +111,8 @@ class Battery(Profile):
 
 
 KINDS: dict[str, type[Profile]] = {"board": Board, "scanner": Scanner, "battery": Battery}
+_OPTIONAL = {"paused_mw", "resume_s"}
+"""Quantities that a profile may leave out, as good as "unknown"."""
 _TEXTS = {"name", "title", "target", "chemistry"}
 _MAY_BE_LEFT_OUT = {"integer_pj", "load_store_pj", "branch_pj", "floating_pj"}
 
@@ -131,7 +133,8 @@ def parse(kind: str, data: dict[str, Any]) -> Profile:
         elif field.name == "soc_source":
             values["soc_source"] = _cite(rest.pop("soc_source", ""), "soc_source", sources, cited)
         elif field.name != "aliases":
-            values[field.name] = _quantity(rest.pop(field.name, None), field.name, sources, cited)
+            absent = "unknown" if field.name in _OPTIONAL else None
+            values[field.name] = _quantity(rest.pop(field.name, absent), field.name, sources, cited)
     unused = [*rest, *(f"sources.{s}" for s in sources if s not in cited)]
     if unused:
         raise ValueError(f"{unused[0]} is not a key of a {kind} or not used by one")

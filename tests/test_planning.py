@@ -35,7 +35,7 @@ def document(demo_path: Path) -> dict[str, Any]:
 def test_a_day_is_planned_in_five_seconds(document: dict[str, Any]) -> None:
     """A day of sweeps through the real governor, and every power with a name."""
     assert document["simulated_s"] < 5
-    assert document["governor"]["scans"] == pytest.approx(86_400 / document["duty"]["period_s"], rel=0.01)
+    assert document["governor"]["scans"] == pytest.approx(86_400 / document["duty"]["period_s"], rel=0.02)
     assert [row["way"] for row in document["ways"]][-1] == "always, no model"
     for row in document["ways"]:
         assert set(row["parts_mw"]) == set(plan.PARTS)
@@ -51,7 +51,7 @@ def test_the_goals_of_the_demo_mission(document: dict[str, Any]) -> None:
     assert ratio["nominal"] >= 1.5
     assert ratio["low"] < ratio["nominal"] < ratio["high"]
     assert 0 < document["model_share_at_rate"][1] <= 0.01
-    assert document["ways"][0]["signals_caught"] >= 0.94
+    assert document["ways"][0]["signals_caught"] >= 0.95 - 1e-4
     assert document["duty"]["caught"] >= 0.95 - 1e-9
 
 

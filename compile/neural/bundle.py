@@ -52,8 +52,9 @@ def build(model: object, data: Path | str | None, targets: list[Target], progres
     inputs = proof_inputs(network.graph, rows, max(4, min(PROOF_ROWS, _PROOF_MACS // max(macs, 1))))
     progress(f"proving {len(targets)} targets equal on {len(inputs.features)} rows")
     verify.check(artifacts, inputs)
+    limit = layer_cost.endless(network.plan)
     counted = verify.Inputs(inputs.power_cdbm, inputs.features[:_COUNTED], inputs.n_outputs)
-    costs = {t.name: cost.measure(artifacts[t.name], t, counted).document() for t in targets}
+    costs = {t.name: cost.measure(artifacts[t.name], t, counted, limit).document() for t in targets}
     entries = {TFLITE_ENTRY: network.tflite}
     listed = {}
     for t in targets:
@@ -157,7 +158,11 @@ def count_instructions(network: Network, artifacts: Mapping[str, bytes]) -> dict
     """Instructions of one inference on each target."""
     ends = network.graph.tensors[network.graph.input], network.graph.tensors[network.graph.output]
     example = bytes(_bytes(ends[0]))
-    machines = {name: Machine(target(name), artifact, count=True) for name, artifact in artifacts.items()}
+    limit = layer_cost.endless(network.plan)
+    machines = {
+        name: Machine(target(name), artifact, count=True, endless=limit)
+        for name, artifact in artifacts.items()
+    }
     return {
         name: machine.call("edge_network", example, Out(_bytes(ends[1]))).instructions
         for name, machine in machines.items()

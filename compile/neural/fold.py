@@ -16,9 +16,28 @@ _ACTIVATIONS = {Kind.RELU: Activation.RELU, Kind.RELU6: Activation.RELU6}
 def fold(graph: Graph) -> Graph:
     """The same function with fewer operators; the given graph is not touched."""
     g = graph.copy()
+    _complete(g)
     _batch_norms(g)
     _activations(g)
     return g
+
+
+def _complete(g: Graph) -> None:
+    """Float weights, and a bias, for every layer: a converter may store weights in int8 and leave out zero biases."""
+    for n, op in enumerate(g.ops):
+        if op.kind not in _LINEAR:
+            continue
+        w = g.tensors[op.inputs[1]]
+        weights, bias = op.inputs[1], op.inputs[2] if len(op.inputs) > 2 else -1
+        if w.scale is not None and w.dtype == "int8":
+            shape = [1] * len(w.shape)
+            shape[w.axis] = -1
+            real = g.data(weights) * (w.scale.reshape(shape) if len(w.scale) > 1 else w.scale)
+            weights = g.constant(w.name, real.astype(np.float32))
+        if bias < 0:
+            count = w.shape[3] if op.kind is Kind.DEPTHWISE_CONV_2D else w.shape[0]
+            bias = g.constant(f"{op.source}/zero", np.zeros(count, np.float32))
+        g.ops[n] = replace(op, inputs=(op.inputs[0], weights, bias))
 
 
 def _producer(g: Graph, tensor: int) -> int:

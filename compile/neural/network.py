@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from compile.neural import agreement, emit, flatbuffer, run_float, run_int8, ties
 from compile.neural.fold import fold
 from compile.neural.graph import Array, Graph
+from compile.neural.integer import Plan
 from compile.neural.load import is_quantised, load
-from compile.neural.lower import Plan, lower
+from compile.neural.lower import lower
 from compile.neural.quantise import (
     Choice,
     ScanInput,

@@ -27,7 +27,14 @@ PERCENTILES = (100.0, 99.99, 99.9)
 _DEAD = 1e-6  # a tensor that takes no more than this takes one value; interpreters refuse scales that small
 _ROWS = 384  # calibration rows that ranges are chosen on; more change no choice on the networks tried
 _FIXED = {Kind.SOFTMAX: (1 / 256, -128), Kind.LOGISTIC: (1 / 256, -128), Kind.TANH: (1 / 128, 0)}
-_KEEPS = (Kind.MAX_POOL_2D, Kind.AVERAGE_POOL_2D, Kind.RESHAPE, Kind.PAD)
+_KEEPS = (
+    Kind.MAX_POOL_2D,
+    Kind.AVERAGE_POOL_2D,
+    Kind.RESHAPE,
+    Kind.SQUEEZE,
+    Kind.EXPAND_DIMS,
+    Kind.PAD,
+)
 _INPUT = "input"  # names the operators that only bring a sweep to the network's scale
 _LINEAR = (Kind.CONV_2D, Kind.DEPTHWISE_CONV_2D, Kind.FULLY_CONNECTED)
 

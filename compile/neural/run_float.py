@@ -39,6 +39,10 @@ def values(graph: Graph, x: F32) -> dict[int, F32]:
     for op in graph.ops:
         ins = [found[i] for i in op.inputs if i in found]
         shape = graph.tensors[op.output].shape[1:]
+        if op.kind not in _RUN:
+            raise BadInput(
+                f"layer {op.source!r}: {op.kind.name} in a float network; export it without quantisation"
+            )
         out = _RUN[op.kind](graph, op, *ins).reshape(len(x), *shape)
         found[op.output] = _activate(out, op.options.activation).astype(np.float32, copy=False)
     return found
@@ -116,7 +120,8 @@ _RUN: dict[Kind, Any] = {
     Kind.TANH: lambda g, op, x: np.tanh(x),
     Kind.SOFTMAX: _softmax,
     Kind.RESHAPE: lambda g, op, x: x,
+    Kind.SQUEEZE: lambda g, op, x: x,
+    Kind.EXPAND_DIMS: lambda g, op, x: x,
     Kind.PAD: _pad,
     Kind.BATCH_NORM: _scale,
-    Kind.QUANTIZE: lambda g, op, x: x,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.neural import fixedpoint, lower
+from compile.neural import fixedpoint, integer
 from compile.neural.graph import Kind, Window
 from edge_runtime.errors import BadInput
 
@@ -19,7 +19,7 @@ _BATCH = 128  # keeps the intermediate values of a batch within a few megabytes
 _EXACT_TAPS = 1024  # |x| <= 128, |w| <= 128: so many products sum exactly in float32's 24 bits
 
 
-def run(plan: lower.Plan, x: Array) -> Array:
+def run(plan: integer.Plan, x: Array) -> Array:
     """Outputs for a batch of inputs: x is n x (the input's shape without its batch), in the input's own type."""
     inp = plan.tensors[plan.input]
     if x.dtype != np.dtype(inp.dtype) or x[0].size != inp.size:
@@ -30,7 +30,7 @@ def run(plan: lower.Plan, x: Array) -> Array:
     return np.concatenate([_batch(plan, rows[i : i + _BATCH]) for i in range(0, len(rows), _BATCH)])
 
 
-def _batch(plan: lower.Plan, x: Array) -> Array:
+def _batch(plan: integer.Plan, x: Array) -> Array:
     values: dict[int, Array] = {plan.input: x}
     for step in plan.steps:
         ins = [values[i].reshape(len(x), *plan.tensors[i].shape[1:]) for i in step.src]
@@ -45,7 +45,7 @@ def _products(x: Array, w: Array) -> NDArray[np.int64]:
     return np.asarray(np.rint(x.astype(real) @ w.astype(real)), np.int64)
 
 
-def _finish(acc: Array, s: lower.Product | lower.Depthwise) -> Array:
+def _finish(acc: Array, s: integer.Product | integer.Depthwise) -> Array:
     up = np.arange(len(s.bias)) < s.ties_up
     out = fixedpoint.rescale(acc + s.bias, s.mult, s.shift, up) + s.zero_out
     return np.clip(out, s.low, s.high).astype(np.int8)
@@ -68,7 +68,7 @@ def _taps(x: Array, g: Window, fill: int) -> list[list[Array]]:
     ]
 
 
-def _product(s: lower.Product, x: Array) -> Array:
+def _product(s: integer.Product, x: Array) -> Array:
     if s.window is None:
         return _finish(_products(x.reshape(-1, s.weights.shape[1]), s.weights.T), s)
     taps = [t for row in _taps(x, s.window, s.zero_in) for t in row]
@@ -76,7 +76,7 @@ def _product(s: lower.Product, x: Array) -> Array:
     return _finish(_products(columns, s.weights.T), s)
 
 
-def _depthwise(s: lower.Depthwise, x: Array) -> Array:
+def _depthwise(s: integer.Depthwise, x: Array) -> Array:
     taps = [t for row in _taps(x, s.window, s.zero_in) for t in row]
     acc = sum(
         np.repeat(t, s.multiplicity, -1).astype(np.int64) * w for t, w in zip(taps, s.weights, strict=True)
@@ -84,7 +84,7 @@ def _depthwise(s: lower.Depthwise, x: Array) -> Array:
     return _finish(np.asarray(acc), s)
 
 
-def _pool(s: lower.Pool, x: Array) -> Array:
+def _pool(s: integer.Pool, x: Array) -> Array:
     if s.kind is Kind.MAX_POOL_2D:
         taps = [t for row in _taps(x, s.window, -128) for t in row]
         return np.asarray(np.clip(np.max(np.stack(taps), axis=0), s.low, s.high), np.int8)
@@ -98,23 +98,23 @@ def _divide(a: Array, n: Array | int) -> Array:
     return np.asarray(np.sign(a) * ((np.abs(a) + np.asarray(n) // 2) // n))
 
 
-def _mean(s: lower.Mean, x: Array) -> Array:
+def _mean(s: integer.Mean, x: Array) -> Array:
     total = x.reshape(len(x), s.count, s.channels).astype(np.int64).sum(1) - s.offset
     return np.clip(fixedpoint.rescale(total, s.mult, s.shift) + s.zero_out, -128, 127).astype(np.int8)
 
 
-def _add(s: lower.Add, a: Array, b: Array) -> Array:
+def _add(s: integer.Add, a: Array, b: Array) -> Array:
     one = fixedpoint.rescale((a.astype(np.int64) - s.zero_a) << 20, s.mult[0], s.shift[0])
     two = fixedpoint.rescale((b.astype(np.int64) - s.zero_b) << 20, s.mult[1], s.shift[1])
     out = fixedpoint.rescale(one + two, s.mult[2], s.shift[2]) + s.zero_out
     return np.clip(out, s.low, s.high).astype(np.int8)
 
 
-def _table(s: lower.Table, x: Array) -> Array:
+def _table(s: integer.Table, x: Array) -> Array:
     return np.asarray(s.table[x.astype(np.int64) + 128])
 
 
-def _softmax(s: lower.Softmax, x: Array) -> Array:
+def _softmax(s: integer.Softmax, x: Array) -> Array:
     rows = x.reshape(-1, s.depth).astype(np.int64)
     exp = s.table[rows - rows.max(-1, keepdims=True) + 255]
     total = np.zeros(len(rows), np.float32)
@@ -125,36 +125,36 @@ def _softmax(s: lower.Softmax, x: Array) -> Array:
     return np.clip(out, -128, 127).astype(np.int8)
 
 
-def _pad(s: lower.Pad, x: Array) -> Array:
+def _pad(s: integer.Pad, x: Array) -> Array:
     amounts = [(0, 0), *zip(s.before, s.after, strict=True)]
     return np.pad(x, amounts, constant_values=s.zero)
 
 
-def _requantise(s: lower.Requantise, x: Array) -> Array:
+def _requantise(s: integer.Requantise, x: Array) -> Array:
     up = np.arange(s.size).reshape(x.shape[1:]) < s.ties_up
     out = fixedpoint.rescale(x.astype(np.int64) - s.zero_in, s.mult, s.shift, up) + s.zero_out
     return np.clip(out, -128, 127).astype(np.int8)
 
 
-def _quantise(s: lower.Quantise, x: Array) -> Array:
+def _quantise(s: integer.Quantise, x: Array) -> Array:
     steps = fixedpoint.round_away(x / np.float32(s.scale)).astype(np.float64)
     return np.clip(steps + s.zero, -128, 127).astype(np.int8)
 
 
-def _dequantise(s: lower.Dequantise, x: Array) -> Array:
+def _dequantise(s: integer.Dequantise, x: Array) -> Array:
     return (np.float32(s.scale) * (x.astype(np.int32) - s.zero)).astype(np.float32)
 
 
-_RUN: dict[type[lower.Step], Any] = {
-    lower.Product: _product,
-    lower.Depthwise: _depthwise,
-    lower.Pool: _pool,
-    lower.Mean: _mean,
-    lower.Add: _add,
-    lower.Table: _table,
-    lower.Softmax: _softmax,
-    lower.Pad: _pad,
-    lower.Requantise: _requantise,
-    lower.Quantise: _quantise,
-    lower.Dequantise: _dequantise,
+_RUN: dict[type[integer.Step], Any] = {
+    integer.Product: _product,
+    integer.Depthwise: _depthwise,
+    integer.Pool: _pool,
+    integer.Mean: _mean,
+    integer.Add: _add,
+    integer.Table: _table,
+    integer.Softmax: _softmax,
+    integer.Pad: _pad,
+    integer.Requantise: _requantise,
+    integer.Quantise: _quantise,
+    integer.Dequantise: _dequantise,
 }

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from compile.neural.graph import Graph, Kind, Op, Options, Tensor
-from compile.neural.lower import Depthwise, Machine, Product, lower
+from compile.neural.integer import Depthwise, Product
+from compile.neural.lower import Machine, lower
 
 
 def tied(graph: Graph) -> list[int]:

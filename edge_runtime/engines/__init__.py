@@ -9,14 +9,18 @@ from edge_runtime.engines.baseline import BaselineEngine
 from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
-from edge_runtime.verdict import Verdict
+from edge_runtime.scanners.codes import Expander
+from edge_runtime.verdict import Answer
 
 
 class Engine(Protocol):
-    """One way to answer a scan."""
+    """One way to answer a scan. expander: its way from a scanner's codes to powers."""
 
-    def infer(self, power_cdbm: bytes) -> Verdict:
-        """The verdict on a sweep of little-endian int16, hundredths of a dBm."""
+    @property
+    def expander(self) -> Expander: ...
+
+    def infer(self, power_cdbm: bytes) -> Answer:
+        """The fields of the Verdict on a sweep of little-endian int16, hundredths of a dBm."""
         ...
 
 

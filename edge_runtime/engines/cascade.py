@@ -31,6 +31,7 @@ class CascadeEngine:
     ) -> None:
         self.network = network
         self.asked = 0
+        self.screen, self.expander = trees.screen, trees.expander
         self._trees = trees.infer
         self._run = network.run
         self._margin_bound = margin_bound
@@ -53,7 +54,7 @@ class CascadeEngine:
 
     def infer(self, power_cdbm: bytes) -> Verdict:
         """The verdict on a sweep of little-endian int16."""
-        first = self._trees(power_cdbm)
+        first = Verdict._make(self._trees(power_cdbm))
         if first.rung != Rung.TREES or first.margin >= self._margin_bound or first.reason == Reason.NOVEL:
             return first
         self.asked += 1

@@ -11,7 +11,7 @@ A scan that the budget leaves unanswered gets rung NONE and reason OVER_BUDGET: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.forecast import Past
@@ -19,7 +19,8 @@ from edge_runtime.governor.ladder import Calibration, Costs, Ladder
 from edge_runtime.governor.ledger import Ledger, last_entry, resumed_us
 from edge_runtime.governor.policy import Governor
 from edge_runtime.reasons import Reason
-from edge_runtime.verdict import UNKNOWN, Rung, Verdict
+from edge_runtime.scanners.codes import Expander
+from edge_runtime.verdict import UNKNOWN, Answer, Rung, Verdict
 
 OVER_BUDGET = Verdict(UNKNOWN, UNKNOWN, Reason.OVER_BUDGET, Rung.NONE, 0, 0, 0.0)
 """What a scan gets that was not worth its energy."""
@@ -27,6 +28,7 @@ QUIET, LOUD = 0, 255
 """The scores of a screen that says yes or no."""
 
 
+@runtime_checkable
 class Screening(Protocol):
     """An engine whose screen can be asked alone (engines.compiled.CompiledEngine)."""
 
@@ -34,7 +36,12 @@ class Screening(Protocol):
         """Rung SCREEN, or NONE where the screen has no answer."""
         ...
 
-    def infer(self, power_cdbm: bytes) -> Verdict:
+    @property
+    def expander(self) -> Expander:
+        """The engine's way from a scanner's codes to powers."""
+        ...
+
+    def infer(self, power_cdbm: bytes) -> Answer:
         """The whole pipeline; screens again."""
         ...
 
@@ -47,6 +54,7 @@ class GovernedEngine:
 
     def __init__(self, engine: Screening, governor: Governor, ledger: Ledger) -> None:
         self._screen, self._infer = engine.screen, engine.infer
+        self.expander = engine.expander
         self.governor = governor
         self._ledger = ledger
         self._trees_nj = governor.ladder.costs.trees_nj
@@ -70,7 +78,7 @@ class GovernedEngine:
         if answered:  # a probe, but the artifact lets nothing past its own screen
             self._ledger.correct(-self._trees_nj)
             return screened
-        verdict = self._infer(power_cdbm)
+        verdict = Verdict._make(self._infer(power_cdbm))
         self._learn(score, verdict)
         return verdict
 
@@ -81,7 +89,7 @@ class GovernedEngine:
             governor.note(QUIET)
             governor.bar()
             return OVER_BUDGET
-        verdict = self._infer(power_cdbm)
+        verdict = Verdict._make(self._infer(power_cdbm))
         quiet = verdict.rung != Rung.TREES
         governor.note(QUIET if quiet else LOUD)
         governor.bar()

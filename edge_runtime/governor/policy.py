@@ -26,18 +26,18 @@ from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.pricing import Pricing
 from edge_runtime.verdict import Rung
 
-BLOCK = 64
+BLOCK = 96
 """Thresholds hold for this many scans."""
 PROBE_SHARE = 512
 """Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
 _COUNT_SCANS = 256
 """Scores are counted so many at a time: that costs as much as some ten decisions."""
-_AT_ONCE = 32
+_AT_ONCE = 64
 """The trees and the network are paid for so many at a time while there is plenty."""
 _LEARN_ALL = 512
 """After so many trials only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
-_LEARN_ONE_IN = 16
+_LEARN_ONE_IN = 64
 
 
 class Governor:

@@ -106,7 +106,7 @@ def plan(args: Namespace) -> dict[str, Any]:
         )
     each = work(bundle, mission.board, loop_work())
     limit = duty.Limit(args.signal, args.catch)
-    chosen = duty.choose(mission, limit, sweep_hz=args.rate, can_pause=not args.no_pause)
+    chosen = _duty(mission, limit, args)
     battery_j = capacity_j(mission.battery)
     budget = Budget.parse(
         args.budget,
@@ -119,11 +119,19 @@ def plan(args: Namespace) -> dict[str, Any]:
     begun = time.monotonic()
     flown, seen = _fly_a_day(args, bundle, each, chosen, budget)
     took_s = time.monotonic() - begun
+    answered = flown.got / flown.changes if flown.changes else 1.0
+    if 0 < answered < 1 and chosen.caught * answered < limit.chance <= answered:
+        # What the governor leaves unanswered, more sweeps have to make up for.
+        chosen = _duty(mission, duty.Limit(args.signal, limit.chance / answered), args)
     ways = _ways(mission, each, chosen, flown, args)
     ratios = _ratios(mission, chosen, ways, args)
     return _document(args, mission, battery_j, budget, chosen, ways, ratios, flown, seen) | {
         "simulated_s": round(took_s, 3)
     }
+
+
+def _duty(mission: Mission, limit: duty.Limit, args: Namespace) -> duty.Duty:
+    return duty.choose(mission, limit, sweep_hz=args.rate, can_pause=not args.no_pause)
 
 
 def _fly_a_day(

@@ -66,7 +66,8 @@ def _instructions(manifest: Manifest, target: str) -> tuple[float, float, float]
         )
     screen = by_rung.get("SCREEN", 0.0)
     trees = by_rung.get("TREES", 0.0)
-    return screen, max(0.0, trees - screen), max(0.0, by_rung.get("NETWORK", 0.0) - trees)
+    network = (manifest.get("network") or {}).get("instructions", {}).get(target, 0.0)
+    return screen, max(0.0, trees - screen), network
 
 
 def calibration(manifest: Manifest) -> Calibration:

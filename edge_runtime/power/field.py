@@ -164,7 +164,7 @@ def _charge(found: Estimate, rail_mv: int) -> Charge | None:
     nj = found.value * 1e9
     if not found.resolved or not 0 <= nj <= _MAX_NJ:
         return None
-    return Charge(round(nj), round((found.high - found.low) / 2 / _Z95 * 1e9), Source.MEASURED, rail_mv)
+    return Charge(round(nj), round((found.high - found.low) / 2 / _Z95 * 1e9), int(Source.MEASURED), rail_mv)
 
 
 def _row(found: Estimate, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import struct
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from compile.neural import run_float
+from compile.neural.flatbuffer import write
 from compile.neural.fold import fold
 from compile.neural.frontends import keras, onnx, protobuf, sklearn
+from compile.neural.frontends.builder import Builder
 from compile.neural.graph import Array, Graph, Kind
 from compile.neural.load import load, takes
 from edge_runtime.errors import BadInput
@@ -205,3 +208,25 @@ def test_protobuf_numbers(numbers: list[int], real: float) -> None:
     )  # fmt: skip
     assert message.integers(1) == message.integers(2) == numbers
     assert message.floats(3) == [real]
+
+
+def test_a_float_tflite_with_weights_in_int8_and_no_bias(tmp_path: Path) -> None:
+    """As converters store "weight-only" models, and layers whose bias is all zeros."""
+    b = Builder("hybrid")
+    rng = np.random.default_rng(0)
+    x = b.conv(b.input((16, 2)), rng.integers(-127, 128, (3, 1, 3, 2)) * 0.25, None, "conv")
+    g = b.finish(b.dense(b.global_average(x, "mean"), rng.integers(-127, 128, (2, 3)) * 0.5, None, "dense"))
+    rows = rng.normal(0, 1, (5, 16, 2)).astype(np.float32)
+    want = run_float.run(g, rows)
+    for n, op in enumerate(g.ops):
+        if op.kind in (Kind.CONV_2D, Kind.FULLY_CONNECTED):
+            w, step = g.tensors[op.inputs[1]], 0.25 if op.kind is Kind.CONV_2D else 0.5
+            w.data, w.dtype, w.scale = (
+                (g.data(op.inputs[1]) / step).astype(np.int8),
+                "int8",
+                np.array([step], np.float32),
+            )
+            g.ops[n] = replace(op, inputs=(*op.inputs[:2], -1))
+    path = tmp_path / "hybrid.tflite"
+    path.write_bytes(write(g))
+    np.testing.assert_allclose(run_float.run(fold(load(path)), rows), want, rtol=1e-5)
