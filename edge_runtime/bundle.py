@@ -28,6 +28,7 @@ from edge_runtime.scan import Axis, Scan
 from edge_runtime.verdict import Verdict
 
 if TYPE_CHECKING:
+    from edge_runtime.engines import Engine
     from edge_runtime.engines.compiled import CompiledEngine
 
 MAGIC = b"EDGEBNDL"
@@ -112,10 +113,18 @@ class Bundle:
         """The names of all entries."""
         return list(self._places)
 
+    # The engines are imported where they are asked for: whoever reads a manifest should not pay for ctypes.
+
     @cached_property
-    def engine(self) -> CompiledEngine:
-        """The compiled model for this machine. Raises BadInput where the bundle has none for it."""
-        # Imported here: whoever only reads a manifest should not pay for ctypes.
+    def engine(self) -> Engine:
+        """What the device loop asks on this machine, best first. Raises BadInput where nothing runs here."""
+        from edge_runtime.engines import open_engine  # noqa: PLC0415
+
+        return open_engine(self)[0]
+
+    @cached_property
+    def compiled(self) -> CompiledEngine:
+        """The model compiled for this machine. Raises BadInput where the bundle has none for it."""
         from edge_runtime.engines.compiled import CompiledEngine  # noqa: PLC0415
 
         return CompiledEngine.of(self)
@@ -130,7 +139,7 @@ class Bundle:
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores (margins) of the model alone for one row of features, in the model's own order."""
-        return self.engine.scores(features)
+        return self.compiled.scores(features)
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all. Raises BadInput where the place cannot be written."""
