@@ -97,15 +97,15 @@ REGRESSIONS = {
             name="refuse", arguments="[str(tmp_path)]", setup="make_loop", entry="refuse_a_scan", wakeups=0
         ),
         "loop.py",
-        "            return self._fall_back(scan, Reason.STALE)\n",
-        "            self._fall_back(scan, Reason.STALE)\n",
+        "            return self._fall_back(captured_us, _STALE)\n",
+        "            self._fall_back(captured_us, _STALE)\n",
         "inferences 0 to 1",
     ),
     "a fast path that is never taken": (
         TEST.format(name="decode", arguments="[]", setup="make_decoder", entry="decode_a_sweep", wakeups=0),
         "scanners/rf_explorer.py",
-        "        if len(data) == self.frame_bytes and ",
-        "        if len(data) < self.frame_bytes and ",
+        "        if data and len(data) == self.frame_bytes and ",
+        "        if data and len(data) < self.frame_bytes and ",
         "instructions",
     ),
 }
