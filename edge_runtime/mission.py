@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic_ns
@@ -17,7 +17,7 @@ from typing import IO, Any
 import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import open_engine
+from edge_runtime.engines import Engine, open_engine
 from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
 from edge_runtime.power.bench_arguments import add_bench_arguments
@@ -44,6 +44,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
+    parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
+    parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
     parser.add_argument("--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)")
     add_bench_arguments(parser, profile=False)
@@ -57,9 +59,10 @@ def run(args: Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     axis = bundle.axis
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
-    engine, why_baseline = open_engine(bundle)
-    if why_baseline:
-        print(f"edge-runtime: answering with the baseline only: {why_baseline}", file=sys.stderr)
+    engine, lacks = open_engine(bundle)
+    if lacks:
+        print(f"edge-runtime: answering by a lower rung: {lacks}", file=sys.stderr)
+    govern = _governor(args, bundle, mission) if args.budget else None
     modelled = ModelledMeter(
         mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
     )
@@ -72,6 +75,8 @@ def run(args: Namespace) -> int:
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
         journal.append_json(Kind.RUN, _preamble(bundle, args))
+        if govern:
+            engine = govern(engine, journal, stack)
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):
             loop.run(source, args.scans)
@@ -89,6 +94,22 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _governor(
+    args: Namespace, bundle: Bundle, mission: hw_profiles.Mission
+) -> Callable[[Engine, JournalWriter, ExitStack], Engine]:
+    """Read the budget and the journal's account of it; what puts an engine under it, once the journal is open."""
+    from edge_runtime.governor import in_the_loop  # noqa: PLC0415 (only who has a budget pays for it)
+
+    budget, earlier = in_the_loop.budget_of(args, mission), in_the_loop.recorded(args.journal)
+
+    def govern(engine: Engine, journal: JournalWriter, stack: ExitStack) -> Engine:
+        return in_the_loop.under_budget(
+            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack
+        )
+
+    return govern
+
+
 def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
     if args.meter == "modelled":
         return modelled
@@ -100,7 +121,12 @@ def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
     cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
-    return {Rung[name]: count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    counted = {int(Rung[name]): count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    network = bundle.manifest.get("network") or {}
+    if target in network.get("instructions", {}) and Rung.TREES in counted:
+        # The network is asked after the trees: its answer costs both.
+        counted[Rung.NETWORK] = counted[Rung.TREES] + network["instructions"][target]
+    return counted
 
 
 def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:

