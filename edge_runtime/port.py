@@ -50,6 +50,7 @@ class Port:
         self._serial: serial.SerialBase | None = None
         self._descriptor = -1
         self._terminator = UNSET
+        self._read_bytes = READ_BYTES
         self.endless = True
         try:
             self._open(url, baud)
@@ -85,8 +86,11 @@ class Port:
         mode[2] &= ~termios.HUPCL
         termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
 
-    def wake_at(self, terminator: int) -> bool:
-        """Have the next reads woken by that byte only (-1: by any); whether the port can do so."""
+    def wake_at(self, terminator: int, frame_bytes: int = READ_BYTES) -> bool:
+        """Have the next reads woken by that byte only (-1: by any); whether the port can do so.
+
+        frame_bytes: how much a read need take at a time; where little is asked for, Python need not allocate much.
+        """
         if self._serial is None or self._descriptor < 0 or not os.isatty(self._descriptor):
             return False
         if terminator != self._terminator:
@@ -100,6 +104,7 @@ class Port:
                 mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
             self._terminator = terminator
+        self._read_bytes = frame_bytes
         return terminator >= 0
 
     def wait(self, timeout_ms: int) -> bool:
@@ -126,7 +131,7 @@ class Port:
         """
         try:
             if self._descriptor >= 0:
-                data = os.read(self._descriptor, READ_BYTES)
+                data = os.read(self._descriptor, self._read_bytes)
                 if not data and self.endless:
                     raise Gone("end of file")
                 return data

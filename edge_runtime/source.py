@@ -246,8 +246,10 @@ class Source:
         """Frames come regularly: have the port wake at the end of each, where it can."""
         self._wait_ms = FIRST_WAIT_MS
         self._settled_at = size = self.scanner.frame_bytes
-        terminator = self.scanner.terminator if 0 < size <= LINE_LIMIT else -1
-        self._by_line = self._port.wake_at(terminator)
+        by_line = self.scanner.terminator >= 0 and 0 < size <= LINE_LIMIT
+        self._by_line = (
+            self._port.wake_at(self.scanner.terminator, size) if by_line else self._port.wake_at(-1)
+        )
 
     def _unsettle(self) -> None:
         self._settled_at = 0

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from struct import Struct
 
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Scan, new_scan
@@ -94,6 +95,7 @@ class RFExplorer(StreamScanner):
         self._wanted = axis
         self._axis: Axis | None = None
         self._head = b""  # how the last good sweep began
+        self._parts = Struct("0s0s0s").unpack  # takes one like it apart
 
     def reset(self) -> None:
         super().reset()
@@ -120,12 +122,12 @@ class RFExplorer(StreamScanner):
 
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         # The steady state: one read holds exactly one sweep like the last one.
-        if len(data) == self.frame_bytes and not self._buffer and not self._lost:
-            head = self._head
+        if data and len(data) == self.frame_bytes and not self._buffer and not self._lost:
+            head, codes, end = self._parts(data)
             # A byte is found ten times as fast as a string, and -127.5 dBm hardly ever occurs.
             gone_on = 0xFF not in data or EARLY_END not in data
-            if gone_on and data[: len(head)] == head and data[-2:] == b"\r\n":
-                return (self._scan(data[len(head) : -2], now_us),)
+            if gone_on and head == self._head and end == b"\r\n":
+                return (self._scan(codes, now_us),)
         return super().feed(data, now_us)
 
     def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
@@ -160,6 +162,7 @@ class RFExplorer(StreamScanner):
             return self._lose(1, Reason.TRUNCATED, events)
         self._flush(events)
         self._head, self.frame_bytes = buffer[at:body], head + count + 2
+        self._parts = Struct(f"{head}s{count}s2s").unpack
         self._wire_us = int(self.frame_bytes * self.byte_us)
         events.append(self._scan(buffer[body:end], now_us))
         return head + count + 2
