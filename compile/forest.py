@@ -170,8 +170,8 @@ class Forest:
                 total[:, output] += values[leaves[:, tree], 0]
         if self.divisor != 1:
             total /= dtype(self.divisor)
-        if not self.base_first:
-            total += base
+        if not self.base_first:  # Treelite adds its float64 base scores to float32 sums, and rounds then
+            total = (total.astype(np.float64) + self.base).astype(dtype)
         return total.astype(np.float64)
 
     def dump(self) -> Iterator[str]:

@@ -81,7 +81,9 @@ class _Search:
                 high[feature] = min(high[feature], key)
         for feature in np.nonzero((low > -INF_KEY) | (high < INF_KEY))[0]:
             keys = float_keys(self.points[feature])
-            inside = self.points[feature][(keys >= low[feature]) & (keys <= high[feature]) & (keys != NAN_KEY)]
+            inside = self.points[feature][
+                (keys >= low[feature]) & (keys <= high[feature]) & (keys != NAN_KEY)
+            ]
             if len(inside):
                 row[feature] = self.rng.choice(inside)
         at, goes_right = steps[0]
@@ -109,7 +111,9 @@ class _Search:
             node: Ints = at[index, trees]
             left = forest.goes_left(node, keys, codes, index)
             key = keys[index, forest.feature[node]]
-            edge = (key == forest.threshold_key[node] + (~left).astype(np.int32)) | (forest.category[node] >= 0)
+            edge = (key == forest.threshold_key[node] + (~left).astype(np.int32)) | (
+                forest.category[node] >= 0
+            )
             self.wanted[2 * node[edge] + (~left[edge]).astype(np.int32)] = False
             at[index, trees] = np.where(left, forest.left[node], forest.right[node])
 

@@ -158,18 +158,29 @@ class _Writer(BlockWriter):
 
     def _finish(self, output: int) -> Iterator[str]:
         forest, real = self.forest, self.real
-        yield f"    ldr x30, [sp, #{_OUT}]"
         for o in range(forest.n_outputs) if output < 0 else [output]:
             register = _sum_register(o if output < 0 else 0)
             if forest.divisor != 1:
                 yield f"    ldr {real}31, {self._literal(forest.divisor)}"
                 yield f"    fdiv {real}{register}, {real}{register}, {real}31"
             if not forest.base_first and forest.base[o] != 0:
-                yield f"    ldr {real}31, {self._literal(forest.base[o])}"
-                yield f"    fadd {real}{register}, {real}{register}, {real}31"
+                yield from self._add_base(register, forest.base[o])
             if self.single:
                 yield f"    fcvt d{register}, s{register}"
-            yield f"    str d{register}, [x30, #{8 * o}]"
+            yield f"    ldr x30, [sp, #{_OUT}]\n    str d{register}, [x30, #{8 * o}]"
+
+    def _add_base(self, register: int, base: float) -> Iterator[str]:
+        """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
+        bits = int.from_bytes(struct.pack("<d", base), "little")
+        yield f"    movz x30, #{bits & 0xFFFF}"
+        for shift in (16, 32, 48):
+            yield f"    movk x30, #{bits >> shift & 0xFFFF}, lsl #{shift}"
+        yield "    fmov d31, x30"
+        if self.single:
+            yield f"    fcvt d{register}, s{register}"
+        yield f"    fadd d{register}, d{register}, d31"
+        if self.single:
+            yield f"    fcvt s{register}, d{register}"
 
     def _constants(self) -> Iterator[str]:
         """Outputs that no tree adds to."""

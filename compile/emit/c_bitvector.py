@@ -116,7 +116,10 @@ def _walk(ranks: Ranks, bits: int, stride: int) -> str:
     width = forest.leaf_values.shape[1]
     outputs = forest.tree_output
     cycle = c_table.cycle_of(outputs)
-    table, start = "", [c_text.number(v if forest.base_first else 0.0, single=forest.single) for v in forest.base]
+    table, start = (
+        "",
+        [c_text.number(v if forest.base_first else 0.0, single=forest.single) for v in forest.base],
+    )
     leaf = "edge_first_leaf[first + t] + EDGE_FIRST_BIT(left[t])"
     if outputs[0] < 0:
         add = f"""const {real} *leaf = edge_leaves + (size_t)({leaf}) * {width};

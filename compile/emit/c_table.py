@@ -177,6 +177,6 @@ def finish_c(forest: Forest, shift: int = 0) -> str:
         if forest.divisor != 1:
             value = f"{value} / {c_text.number(forest.divisor, single=single)}"
         if not forest.base_first and forest.base[o] != 0:
-            value = f"{value} + {c_text.number(forest.base[o], single=single)}"
+            value = f"{'(float)' if single else ''}((double)({value}) + {c_text.number(forest.base[o])})"
         lines.append(f"    raw_scores[{o}] = {'(double)(' + value + ')' if single else value};\n")
     return "".join(lines)

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import aarch64, aarch64_words, c_bitvector, c_compact, c_lut, c_ranks, c_table, c_words, thumb
+from compile.emit import (
+    aarch64,
+    aarch64_words,
+    c_bitvector,
+    c_compact,
+    c_lut,
+    c_ranks,
+    c_table,
+    c_words,
+    thumb,
+)
 from compile.emit.flow import flow_of
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed
@@ -51,17 +61,22 @@ def emit(
     mode: str = "exact",
     integer: bool = True,
     data: NDArray[np.float32] | None = None,
+    quantised: Fixed | None = None,
 ) -> TreeCode:
     """The model's source for a target.
 
     mode: "exact" (raw scores are the training library's bits), "fixed" (leaves in fixed point, the same code
     otherwise) or "compact" (fixed point and the least flash). integer: with `edge_trees_i32`. data: rows whose
-    decisions must not change in fixed point. Raises BadInput for an unknown mode.
+    decisions must not change in fixed point; quantised: the leaves in fixed point, where they are known.
+    Raises BadInput for an unknown mode.
     """
     if mode not in MODES:
         raise BadInput(f"mode {mode!r}: unknown; choose of {', '.join(MODES)}")
     kinds = ["f32", "i32"] if integer else ["f32"]
-    quantised = None if mode == "exact" else fixed(forest, data)
+    if mode == "exact":
+        quantised = None
+    elif quantised is None:
+        quantised = fixed(forest, data)
     chosen = forest if quantised is None else quantised.forest
     ranks = rank_forest(chosen)
     vector = forest.leaf_values.shape[1] > 1

@@ -1,0 +1,376 @@
+"""Trees beside the peers that compile them: instructions, bytes, nanoseconds and build time, in one run.
+
+Every contender is compiled by the same cross compiler at -O2 and called one row at a time, floats in, doubles
+out. Instructions are counted on emulated CPUs (no board); bytes are .text and .rodata; nanoseconds are medians
+on this machine. TL2cgen and m2cgen run soft doubles on a Cortex-M4F where the model's numbers are doubles.
+m2cgen's probabilities are left out (exp is the identity), lleaves is for the host only, emlearn compiles no
+boosted trees. "fixed" and "compact" keep every decision on the proof's rows; "exact" keeps every bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from treelite import gtil
+
+from compile import elf, frontends
+from compile.emit.trees import emit
+from compile.emulate import Machine, Out
+from compile.frontends.treelite import deserialize
+from compile.quantise import decide, fixed
+from compile.targets import target
+from compile.toolchain import build, image
+from edge_runtime import console
+from tests.bench import trees_models
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache/bench_trees"
+PEERS = ("tl2cgen", "tl2cgen-quantize", "m2cgen", "lleaves")
+REQUIREMENTS = (
+    "tl2cgen==1.0.0", "m2cgen==0.10.0", "lleaves==1.3.0", "llvmlite<0.45", "lightgbm", "scikit-learn", "setuptools",
+)  # fmt: skip
+TARGETS = ("aarch64", "cortex-m4", "x86_64")
+COUNTED_ROWS = 64
+HEADER = """\
+#include <stdint.h>
+#define EDGE_API __attribute__((visibility("default")))
+EDGE_API int edge_model_scores(const float *features, double *raw_scores);
+"""
+STUBS = {
+    "stdio.h": "", "stdlib.h": "", "string.h": "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\n"
+    "void *memset(void *, int, size_t);\n", "math.h": "#pragma once\n" + "".join(
+        f"static inline {t} {n}{s}({t} x) {{ return x; }}\n"
+        for n in ("exp", "exp2", "log1p", "fabs", "sqrt") for t, s in (("double", ""), ("float", "f"))
+    ) + "static inline double copysign(double a, double b) { (void)b; return a; }\n",
+}  # fmt: skip
+_TL2CGEN = """\
+#include "header.h"
+__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
+{
+    union Entry e[24];
+    for (int i = 0; i < 24; i++) {
+        if (x[i] != x[i]) e[i].missing = -1; else e[i].fvalue = x[i];
+    }
+    RESULT result[8];
+    predict(e, 1, result);
+    for (int i = 0; i < OUTPUTS; i++) raw[i] = result[i];
+    return 0;
+}
+"""
+_M2CGEN = """\
+#include "main.h"
+__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
+{
+    double d[24];
+    for (int i = 0; i < 24; i++) d[i] = x[i];
+    score(d, raw);
+    return 0;
+}
+"""
+_LLEAVES = """\
+void forest_root(double *data, double *out, int start, int end);
+__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
+{
+    double d[24];
+    for (int i = 0; i < 24; i++) d[i] = x[i];
+    forest_root(d, raw, 0, 1);
+    return 0;
+}
+"""
+_TIMER = """\
+#include <stdlib.h>
+#include <time.h>
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
+static int order(const void *a, const void *b) { double d = *(double *)a - *(double *)b; return d < 0 ? -1 : d > 0; }
+double measure(int (*scores)(const float *, double *), const float *x, long rows, long width, long times)
+{
+    static double taken[100000];
+    double out[16];
+    unsigned r = 1;
+    for (long i = 0; i < times; i++) {
+        r = r * 1664525u + 1013904223u;
+        const float *row = x + (r >> 8) % rows * width;
+        double t = now();
+        scores(row, out);
+        taken[i] = now() - t;
+    }
+    qsort(taken, times, sizeof *taken, order);
+    return taken[times / 2];
+}
+"""
+
+
+@dataclass
+class Row:
+    """One contender on one model and target."""
+
+    model: str
+    contender: str
+    target: str
+    instructions: float | None = None
+    worst_instructions: int | None = None
+    bytes: int | None = None
+    nanoseconds: float | None = None
+    build_s: float | None = None
+    note: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the bench."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the proof on the host")
+    parser.add_argument("--model", action="append", help="only these")
+    parser.add_argument("--skip-peers", action="store_true")
+    options = parser.parse_args(arguments)
+    python = None if options.skip_peers else peers_environment()
+    table: list[Row] = []
+    goals: list[dict[str, Any]] = []
+    for model in trees_models.train(CACHE):
+        if options.model and model.name not in options.model:
+            continue
+        mine = list(ours(model, options.rows, goals))
+        theirs = [] if python is None else list(peers(model, python, mine))
+        table += mine + theirs
+        goals += compare(model.name, mine, theirs)
+    document = {
+        "goals": goals,
+        "rows": [{k: v for k, v in vars(r).items() if v not in (None, "")} for r in table],
+        "machine": f"{platform.machine()}, {platform.processor() or 'unknown'}, Python {platform.python_version()}",
+    }
+    if options.json:
+        console.print_json(document)
+    else:
+        show(document)
+    return 0
+
+
+def peers_environment() -> Path:
+    """The Python of an environment with the peers; they need other versions than this project."""
+    python = CACHE / "peers/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(CACHE / "peers")], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
+    return python
+
+
+def ours(model: trees_models.Model, rows: int, goals: list[dict[str, Any]]) -> Iterator[Row]:
+    """Our code in every mode that a target is for, proven on the way."""
+    x, _, _ = trees_models.data(rows, 7)
+    raw = np.asarray(model.raw(x), np.float64).reshape(rows, -1)
+    forest = frontends.load(model.source).forest
+    few = x[:COUNTED_ROWS]
+    modes = (("x86_64", "exact"), ("aarch64", "exact"), ("armv7", "exact"), ("cortex-m4", "exact"),
+             ("cortex-m4", "fixed"), ("cortex-m4", "compact"), ("x86_64", "compact"))  # fmt: skip
+    kept = fixed(forest, x, raw)
+    different = {"exact": 0, "compact": 0}
+    for name, mode in modes:
+        started = time.perf_counter()
+        code = emit(frontends.load(model.source).forest, target(name), mode=mode, integer=False,
+                    quantised=None if mode == "exact" else kept)  # fmt: skip
+        artifact = build({"m.c": HEADER + code.c, **code.files}, target(name))
+        row = Row(model.name, mode, name, build_s=time.perf_counter() - started, note=code.style)
+        if name == "x86_64":
+            got = run_native(artifact, x, raw.shape[1])
+            if mode == "exact":
+                different["exact"] += int((got != raw).any(1).sum())
+                row.nanoseconds = nanoseconds(artifact, x)
+            else:
+                different["compact"] += int((decide(got) != decide(raw)).sum())
+        else:
+            emulated = count(
+                row,
+                artifact,
+                name,
+                few if name == "cortex-m4" and mode == "exact" else x[:2000],
+                raw.shape[1],
+            )
+            want = raw if mode == "exact" else code.forest.raw_scores(x[:2000])
+            different["exact" if mode == "exact" else "compact"] += int(
+                (emulated != want[: len(emulated)]).any(1).sum()
+            )
+        yield row
+    for mode, name in (("exact", "rows with another bit"), ("compact", "rows with another decision")):
+        goals.append(goal(f"{model.name}: {mode}, {name}", different[mode], "rows", 0, less=True))
+
+
+def run_native(artifact: bytes, x: NDArray[np.float32], outputs: int) -> NDArray[np.float64]:
+    """Raw scores of all rows, on this machine."""
+    scores = _load(artifact).edge_model_scores
+    out = np.empty((len(x), outputs))
+    row_at, out_at = x.ctypes.data, out.ctypes.data
+    for i in range(len(x)):
+        scores(ctypes.c_void_p(row_at + i * x.strides[0]), ctypes.c_void_p(out_at + i * out.strides[0]))
+    return out
+
+
+def _load(artifact: bytes) -> ctypes.CDLL:
+    path = CACHE / f"native-{time.monotonic_ns()}.so"
+    path.write_bytes(artifact)
+    library = ctypes.CDLL(str(path))
+    path.unlink()
+    return library
+
+
+def nanoseconds(artifact: bytes, x: NDArray[np.float32]) -> float:
+    """Median nanoseconds of one row through C."""
+    timer = _load(compiled({"timer.c": _TIMER}, "x86_64", CACHE / "timer"))
+    timer.measure.restype = ctypes.c_double
+    library = _load(artifact)
+    rows = np.ascontiguousarray(x[:4096])
+    return min(
+        timer.measure(library.edge_model_scores, rows.ctypes.data_as(ctypes.c_void_p), ctypes.c_long(len(rows)),
+                      ctypes.c_long(rows.shape[1]), ctypes.c_long(50_000))
+        for _ in range(3)
+    )  # fmt: skip
+
+
+def count(row: Row, artifact: bytes, name: str, x: NDArray[np.float32], outputs: int) -> NDArray[np.float64]:
+    """Fill in instructions and bytes; raw scores."""
+    machine = Machine(target(name), artifact, count=True)
+    calls = [machine.call("edge_model_scores", r.tobytes(), Out(8 * max(outputs, 8))) for r in x]
+    row.instructions = float(np.mean([c.instructions for c in calls[:COUNTED_ROWS]]))
+    row.worst_instructions = max(c.instructions for c in calls)
+    linked = elf.parse(image(artifact, target(name)) if name.startswith("cortex") else artifact, what=name)
+    row.bytes = linked.text_bytes + linked.rodata_bytes
+    return np.array([np.frombuffer(c.outputs[0])[:outputs] for c in calls])
+
+
+def peers(model: trees_models.Model, python: Path, mine: list[Row]) -> Iterator[Row]:
+    """Every peer on every target it is for; GTIL through Python, the only way it has."""
+    outputs = 4 if "mc" in model.name else 1
+    x, _, _ = trees_models.data(4096, 7)
+    del mine
+    for peer in PEERS:
+        folder = CACHE / f"{model.name}-{peer}"
+        started = time.perf_counter()
+        done = subprocess.run(
+            [str(python), "-W", "ignore", str(Path(__file__).with_name("trees_peers.py")), peer, str(model.path), str(folder)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        export_s = time.perf_counter() - started
+        if done.returncode:
+            note = (done.stderr.strip().splitlines() or ["failed"])[-1]
+            yield Row(model.name, peer, "-", note=note[:100])
+            continue
+        for name in ("x86_64",) if peer == "lleaves" else TARGETS:
+            started = time.perf_counter()
+            artifact = compiled(sources(peer, folder, outputs), name, folder)
+            row = Row(model.name, peer, name, build_s=export_s + time.perf_counter() - started)
+            if name == "x86_64":
+                row.nanoseconds = nanoseconds(artifact, x)
+            else:
+                count(row, artifact, name, x[:COUNTED_ROWS], outputs)
+            yield row
+    loaded = deserialize(frontends.load(model.source).checkpoint)
+    rows = x[:200].astype(loaded.input_type)
+    taken = []
+    for i in range(len(rows)):
+        started = time.perf_counter()
+        gtil.predict(loaded, rows[i : i + 1], nthread=1, pred_margin=True)
+        taken.append(time.perf_counter() - started)
+    yield Row(model.name, "gtil (Python)", "x86_64", nanoseconds=float(np.median(taken)) * 1e9)
+
+
+def sources(peer: str, folder: Path, outputs: int) -> dict[str, str]:
+    """A peer's C with an entry point like ours; lleaves' object is linked as it is."""
+    texts = {p.name: p.read_text() for p in folder.glob("*.[ch]") if p.name not in {"entry.c", "main.h"}}
+    if peer == "lleaves":
+        return {"entry.c": _LLEAVES}
+    if peer == "m2cgen":
+        return {"main.h": texts["main.c"], "entry.c": _M2CGEN}
+    single = "float* result" in texts["header.h"]
+    wrapper = _TL2CGEN.replace("RESULT", "float" if single else "double").replace("OUTPUTS", str(outputs))
+    return texts | {"entry.c": wrapper}
+
+
+_FLAGS = {
+    "x86_64": ["-shared", "-fPIC"],
+    "aarch64": ["-target", "aarch64-linux-gnu.2.17", "-mcpu=cortex_a53", "-shared", "-fPIC"],
+    "cortex-m4": ["-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-ffreestanding", "-r",
+                  "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"],
+}  # fmt: skip
+
+
+def compiled(texts: dict[str, str], name: str, folder: Path) -> bytes:
+    """C that no house rule holds for (it may use libc): the same compiler, the same -O2."""
+    work = folder / name
+    work.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        (work / file).write_text(text)
+    stubs = STUBS if name == "cortex-m4" else {"math.h": STUBS["math.h"]} if "main.h" in texts else {}
+    for file, text in stubs.items():
+        (work / file).write_text(text)
+    units = [str(work / f) for f in texts if f.endswith(".c")]
+    extra = [str(folder / "model.o")] if (folder / "model.o").exists() else []
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", "cc", "-O2", "-w", "-fno-sanitize=all", "-fvisibility=hidden", *_FLAGS[name],
+         f"-I{work}", *([] if name == "cortex-m4" else ["-lm"]), *units, *extra,
+         "-o", str(work / "out")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"bench_trees: {folder.name} for {name}: {done.stderr[:500]}")
+    return (work / "out").read_bytes()
+
+
+def goal(name: str, value: float, unit: str, limit: float, *, less: bool) -> dict[str, Any]:
+    """One line of the document."""
+    met = value <= limit if less else value >= limit
+    return {"name": name, "value": round(value, 3), "unit": unit, "goal": limit, "met": bool(met)}
+
+
+def compare(model: str, mine: list[Row], theirs: list[Row]) -> Iterator[dict[str, Any]]:
+    """The goals' ratios."""
+
+    def find(rows: list[Row], contender: str, name: str) -> Row | None:
+        return next((r for r in rows if (r.contender, r.target) == (contender, name)), None)
+
+    def ratio(what: str, ours: Row | None, peer: str, field: str, least: float) -> Iterator[dict[str, Any]]:
+        other = find(theirs, peer, ours.target) if ours else None
+        if ours and other and getattr(other, field) and getattr(ours, field):
+            times = getattr(other, field) / getattr(ours, field)
+            yield goal(f"{model}: {what} than {peer}", times, "times", least, less=False)
+
+    exact, m4 = find(mine, "exact", "aarch64"), find(mine, "fixed", "cortex-m4")
+    compact, host = find(mine, "compact", "cortex-m4"), find(mine, "exact", "x86_64")
+    for peer, least in (("tl2cgen", 5), ("tl2cgen-quantize", 3), ("m2cgen", 3)):
+        yield from ratio("aarch64, exact, fewer instructions", exact, peer, "instructions", least)
+    yield from ratio("aarch64, exact, fewer bytes", exact, "tl2cgen", "bytes", 2)
+    for peer, least in (("tl2cgen", 20), ("tl2cgen-quantize", 10)):
+        yield from ratio("Cortex-M4F, fixed, fewer instructions", m4, peer, "instructions", least)
+    yield from ratio("Cortex-M4F, compact, fewer bytes", compact, "tl2cgen", "bytes", 12)
+    yield from ratio("Cortex-M4F, compact, fewer instructions", compact, "tl2cgen", "instructions", 3)
+    for peer in PEERS:
+        yield from ratio("x86-64, one row through C, faster", host, peer, "nanoseconds", 1)
+    for row in mine:
+        if row.contender == "exact" and row.build_s is not None:
+            yield goal(f"{model}: build for {row.target}", row.build_s, "s", 1, less=True)
+
+
+def show(document: dict[str, Any]) -> None:
+    """The table and the goals, for people."""
+    for row in document["rows"]:
+        cells = (f"{v:,.0f}" if isinstance(v := row.get(k), float | int) else "-" for k in
+                 ("instructions", "worst_instructions", "bytes", "nanoseconds"))  # fmt: skip
+        built = f"{row['build_s']:.2f} s" if "build_s" in row else "-"
+        print(f"{row['model']:14} {row['contender']:17} {row['target']:10}", *(f"{c:>9}" for c in cells),
+              f"{built:>9}  {row.get('note', '')}")  # fmt: skip
+    for line in document["goals"]:
+        mark = "met   " if line["met"] else "missed"
+        print(f"{mark} {line['name']}: {line['value']} {line['unit']} (goal {line['goal']})")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
