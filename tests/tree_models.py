@@ -82,7 +82,9 @@ def rows_for(forest: Forest, trained: Trained, seed: int, rows: int) -> Rows:
         out[:, feature] = np.where(picked > 0.85, rng.choice(SPECIAL, rows), out[:, feature])
         if trained.nan:
             out[picked > 0.95, feature] = np.nan
-        if trained.infinite:
+        if not trained.infinite:
+            out[np.isinf(out[:, feature]), feature] = 0
+        else:
             out[(picked > 0.82) & (picked < 0.85), feature] = rng.choice([np.inf, -np.inf])
     return out
 

@@ -35,6 +35,7 @@ from edge_runtime import console
 from tests.bench import trees_models
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("trees_peers.py")
 CACHE = ROOT / ".cache/bench_trees"
 PEERS = ("tl2cgen", "tl2cgen-quantize", "m2cgen", "lleaves")
 REQUIREMENTS = (
@@ -93,7 +94,8 @@ _TIMER = """\
 #include <time.h>
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
 static int order(const void *a, const void *b) { double d = *(double *)a - *(double *)b; return d < 0 ? -1 : d > 0; }
-double measure(int (*scores)(const float *, double *), const float *x, long rows, long width, long times)
+__attribute__((visibility("default"))) double measure(
+    int (*scores)(const float *, double *), const float *x, long rows, long width, long times)
 {
     static double taken[100000];
     double out[16];
@@ -256,7 +258,7 @@ def peers(model: trees_models.Model, python: Path, mine: list[Row]) -> Iterator[
         folder = CACHE / f"{model.name}-{peer}"
         started = time.perf_counter()
         done = subprocess.run(
-            [str(python), "-W", "ignore", str(Path(__file__).with_name("trees_peers.py")), peer, str(model.path), str(folder)],
+            [str(python), "-W", "ignore", str(SCRIPT), peer, str(model.path), str(folder)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         export_s = time.perf_counter() - started
@@ -315,7 +317,8 @@ def compiled(texts: dict[str, str], name: str, folder: Path) -> bytes:
     units = [str(work / f) for f in texts if f.endswith(".c")]
     extra = [str(folder / "model.o")] if (folder / "model.o").exists() else []
     done = subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", "-O2", "-w", "-fno-sanitize=all", "-fvisibility=hidden", *_FLAGS[name],
+        [sys.executable, "-m", "ziglang", "cc", "-O2", "-w", "-fno-sanitize=all", "-fvisibility=hidden",
+         *_FLAGS[name],
          f"-I{work}", *([] if name == "cortex-m4" else ["-lm"]), *units, *extra,
          "-o", str(work / "out")],
         capture_output=True, text=True, check=False,
