@@ -168,4 +168,4 @@ def _margins(raw: Floats) -> Floats:
     if raw.shape[1] == 1:
         return np.abs(raw[:, 0])
     ordered = np.sort(raw, axis=1)
-    return ordered[:, -1] - ordered[:, -2]
+    return np.asarray(ordered[:, -1] - ordered[:, -2])

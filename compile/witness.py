@@ -127,7 +127,7 @@ def _points(forest: Forest, ranks: Ranks) -> list[NDArray[np.float32]]:
     for feature in range(forest.n_features):
         keys = np.unique(np.concatenate([s.keys for s in slots.get(feature, [])] or [np.zeros(0, np.int32)]))
         edges = np.clip(np.concatenate([keys, keys.astype(np.int64) + 1]), -INF_KEY, INF_KEY)
-        values = [_value(int(k)) for k in np.unique(edges)]
+        values = [float(_value(int(k))) for k in np.unique(edges)]
         for chosen in ranks.categorical:
             values += [float(c) for c in range(chosen.other + 1)] if chosen.feature == feature else []
         points.append(np.array(values or [0.0], np.float32))

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compile.emit import aarch64_words
+from compile.emit.aarch64_words import count_instructions
 from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, words_of
@@ -56,9 +57,17 @@ def compared_slots(flow: Flow, words: Words) -> list[int]:
     return sorted({slot for slot, rank in tests if (slot, rank) not in words.place})
 
 
-def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> str:
-    """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`."""
-    return "\n".join(_Writer(flow, words, compared).text(integer=integer)) + "\n"
+def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> tuple[str, int | None]:
+    """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`.
+
+    Also the most instructions that `edge_model_scores` can take; None where C makes its words.
+    """
+    writer = _Writer(flow, words, compared)
+    lines = list(writer.text(integer=integer))
+    if writer.maker is None or writer.maker.stand_ins is None:
+        return "\n".join(lines) + "\n", None
+    around = sum(map(count_instructions, writer.straight))
+    return "\n".join(lines) + "\n", around + writer.longest_way + writer.maker.longest_f32
 
 
 class _Writer(BlockWriter):
@@ -78,13 +87,16 @@ class _Writer(BlockWriter):
         self.real = "s" if self.single else "d"
         self.pool: dict[bytes, int] = {}
         self.pools = 0
+        self.longest_way = 0
+        self.straight: list[str] = []
 
     def text(self, *, integer: bool) -> Iterator[str]:
         """The lines of the file."""
         yield "    .text"
         kinds = ["i32", "f32"] if integer else ["f32"]
         for kind in kinds:
-            yield from self._entry(kind)
+            entry = self._entry(kind)
+            yield from self._counted(entry) if kind == "f32" else entry
             if self.maker is not None:
                 yield from self.maker.code(kind)
             else:
@@ -93,15 +105,21 @@ class _Writer(BlockWriter):
         yield ".Ltrees:"
         for number, order in enumerate(self.flow.order):
             output = self.flow.groups[number].output
-            yield from self._start(output)
+            yield from self._counted(self._start(output))
             yield from self._emit(order, number)
             yield f".Lend{number}:"
-            yield from self._finish(output)
-        yield from self._constants()
-        yield from self._leave()
+            yield from self._counted(self._finish(output))
+        yield from self._counted(self._constants())
+        yield from self._counted(self._leave())
         yield from self._lay_pool()
         if self.maker is not None:
             yield from self.maker.tables(kinds)
+
+    def _counted(self, lines: Iterator[str]) -> Iterator[str]:
+        """Lines that every call executes once."""
+        for line in lines:
+            self.straight.append(line)
+            yield line
 
     def _entry(self, kind: str) -> Iterator[str]:
         name = "edge_model_scores" if kind == "f32" else "edge_trees_i32"
@@ -221,6 +239,8 @@ class _Writer(BlockWriter):
                 chunks.append([])
                 size = 0
         far = _far_branches(chunks)
+        # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
+        self.longest_way += self.longest(order, far) + len(pools)
         for number, chunk in enumerate(chunks):
             for label, ops in chunk:
                 yield f"{self.name(label, group)}:"
