@@ -124,9 +124,10 @@ class _Repair:
         return None
 
     def _sums(self) -> Floats:
-        sums = np.tile(self.made.integers.base, (len(self.leaf), 1))
+        sums: Floats = np.tile(self.made.integers.base, (len(self.leaf), 1))
         if self.forest.tree_output[0] < 0:
-            return sums + self.whole[self.leaf].sum(1)
+            sums += self.whole[self.leaf].sum(1)
+            return sums
         for output in range(self.forest.n_outputs):
             sums[:, output] += self.whole[self.leaf[:, self.forest.tree_output == output], 0].sum(1)
         return sums
@@ -166,6 +167,7 @@ class _Repair:
 def _margins(raw: Floats) -> Floats:
     """How far each row is from another decision."""
     if raw.shape[1] == 1:
-        return np.abs(raw[:, 0])
+        return np.asarray(np.abs(raw[:, 0]), np.float64)
     ordered = np.sort(raw, axis=1)
-    return np.asarray(ordered[:, -1] - ordered[:, -2])
+    margins: Floats = ordered[:, -1] - ordered[:, -2]
+    return margins

@@ -34,7 +34,7 @@ from compile.targets import target
 from compile.toolchain import build, image
 from compile.witness import witness_rows
 from edge_runtime import console
-from tests.bench import trees_models
+from tests.bench import trees_c, trees_models
 from tests.tree_mutations import mutants
 
 ROOT = Path(__file__).parents[2]
@@ -50,69 +50,6 @@ HEADER = """\
 #include <stdint.h>
 #define EDGE_API __attribute__((visibility("default")))
 EDGE_API int edge_model_scores(const float *features, double *raw_scores);
-"""
-STUBS = {
-    "stdio.h": "", "stdlib.h": "", "string.h": "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\n"
-    "void *memset(void *, int, size_t);\n", "math.h": "#pragma once\n" + "".join(
-        f"static inline {t} {n}{s}({t} x) {{ return x; }}\n"
-        for n in ("exp", "exp2", "log1p", "fabs", "sqrt") for t, s in (("double", ""), ("float", "f"))
-    ) + "static inline double copysign(double a, double b) { (void)b; return a; }\n",
-}  # fmt: skip
-_TL2CGEN = """\
-#include "header.h"
-__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
-{
-    union Entry e[24];
-    for (int i = 0; i < 24; i++) {
-        if (x[i] != x[i]) e[i].missing = -1; else e[i].fvalue = x[i];
-    }
-    RESULT result[8];
-    predict(e, 1, result);
-    for (int i = 0; i < OUTPUTS; i++) raw[i] = result[i];
-    return 0;
-}
-"""
-_M2CGEN = """\
-#include "main.h"
-__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
-{
-    double d[24];
-    for (int i = 0; i < 24; i++) d[i] = x[i];
-    score(d, raw);
-    return 0;
-}
-"""
-_LLEAVES = """\
-void forest_root(double *data, double *out, int start, int end);
-__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
-{
-    double d[24];
-    for (int i = 0; i < 24; i++) d[i] = x[i];
-    forest_root(d, raw, 0, 1);
-    return 0;
-}
-"""
-_TIMER = """\
-#include <stdlib.h>
-#include <time.h>
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
-static int order(const void *a, const void *b) { double d = *(double *)a - *(double *)b; return d < 0 ? -1 : d > 0; }
-__attribute__((visibility("default"))) double measure(
-    int (*scores)(const float *, double *), const float *x, long rows, long width, long times)
-{
-    static double taken[100000];
-    double out[16];
-    unsigned r = 1;
-    for (long i = 0; i < times; i++) {
-        r = r * 1664525u + 1013904223u;
-        const float *row = x + (r >> 8) % rows * width;
-        double t = now();
-        scores(row, out);
-        taken[i] = now() - t;
-    }
-    qsort(taken, times, sizeof *taken, order);
-    return taken[times / 2];
-}
 """
 
 
@@ -234,7 +171,7 @@ def _load(artifact: bytes) -> ctypes.CDLL:
 
 def nanoseconds(artifact: bytes, x: NDArray[np.float32]) -> float:
     """Median nanoseconds of one row through C."""
-    timer = _load(compiled({"timer.c": _TIMER}, "x86_64", CACHE / "timer"))
+    timer = _load(compiled({"timer.c": trees_c.TIMER}, "x86_64", CACHE / "timer"))
     timer.measure.restype = ctypes.c_double
     library = _load(artifact)
     rows = np.ascontiguousarray(x[:4096])
@@ -296,11 +233,13 @@ def sources(peer: str, folder: Path, outputs: int) -> dict[str, str]:
     """A peer's C with an entry point like ours; lleaves' object is linked as it is."""
     texts = {p.name: p.read_text() for p in folder.glob("*.[ch]") if p.name not in {"entry.c", "main.h"}}
     if peer == "lleaves":
-        return {"entry.c": _LLEAVES}
+        return {"entry.c": trees_c.LLEAVES}
     if peer == "m2cgen":
-        return {"main.h": texts["main.c"], "entry.c": _M2CGEN}
+        return {"main.h": texts["main.c"], "entry.c": trees_c.M2CGEN}
     single = "float* result" in texts["header.h"]
-    wrapper = _TL2CGEN.replace("RESULT", "float" if single else "double").replace("OUTPUTS", str(outputs))
+    wrapper = trees_c.TL2CGEN.replace("RESULT", "float" if single else "double").replace(
+        "OUTPUTS", str(outputs)
+    )
     return texts | {"entry.c": wrapper}
 
 
@@ -318,7 +257,13 @@ def compiled(texts: dict[str, str], name: str, folder: Path) -> bytes:
     work.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (work / file).write_text(text)
-    stubs = STUBS if name == "cortex-m4" else {"math.h": STUBS["math.h"]} if "main.h" in texts else {}
+    stubs = (
+        trees_c.STUBS
+        if name == "cortex-m4"
+        else {"math.h": trees_c.STUBS["math.h"]}
+        if "main.h" in texts
+        else {}
+    )
     for file, text in stubs.items():
         (work / file).write_text(text)
     units = [str(work / f) for f in texts if f.endswith(".c")]
