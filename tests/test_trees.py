@@ -184,6 +184,19 @@ def test_many_features_and_many_thresholds_stay_exact() -> None:
         np.testing.assert_array_equal(compile_for(forest, name).scores(x[:30])[:, 0], expected)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_trees_without_splits_are_constants(name: str) -> None:
+    x, y = data(4, 0)
+    parameters = {"objective": "binary", "verbose": -1, "min_data_in_leaf": 10_000}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(x.astype(np.float64), y > 0), 3)
+    forest = frontends.load(booster).forest
+    expected = np.asarray(booster.predict(x[:3], raw_score=True)).reshape(-1, 1)
+    np.testing.assert_array_equal(compile_for(forest, name).scores(x[:3]), expected)
+    for mode in ("fixed", "compact"):
+        compiled = compile_for(forest, name, mode)
+        np.testing.assert_array_equal(compiled.scores(x[:3]), compiled.code.forest.raw_scores(x[:3]))
+
+
 def test_dumps_say_what_is_compiled() -> None:
     from compile.ranks import rank_forest  # noqa: PLC0415
 

@@ -37,6 +37,8 @@ BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
 """Bytes after which literals are laid down; `ldr` reaches 1 MiB."""
+MAX_WORDS, MAX_FEATURES = 350, 250
+"""What of them lies in the frame is within reach of an `add`."""
 MAX_OUTPUTS = 16
 """Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
 

@@ -90,11 +90,14 @@ def emit(
         c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
         return TreeCode(c, mode, "packed", "the least flash", chosen, error)
     if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
-        c, files, longest = _aarch64(ranks, kinds)
-        reason = "branches on thermometer words in registers"
-        return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest)
+        made = _aarch64(ranks, kinds)
+        if made is not None:
+            c, files, longest = made
+            reason = "branches on thermometer words in registers"
+            return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest)
     total = _thumb_sum(target, ranks, quantised)
-    if total is not None and not vector:
+    small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
+    if total is not None and not vector and small:
         c, files = _thumb(ranks, kinds, total, quantised)
         return TreeCode(c, mode, "threaded", "branches on ranks in registers", chosen, error, files)
     if target.machine == "x86_64" and c_bitvector.fits(ranks):
@@ -129,9 +132,12 @@ def _exact_bytes(forest: Forest) -> int:
     return 6 * splits + forest.leaf_values.size * (4 if forest.single else 8) + 5 * thresholds + 2048
 
 
-def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None]:
+def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
+    """The C, the assembly and its longest way; None where the frame would be too large."""
     flow = flow_of(ranks, aarch64.TASTE)
     words = aarch64.words_for(flow)
+    if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
+        return None
     compared = aarch64.compared_slots(flow, words)
     bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
     by_c = list(kinds)
