@@ -26,6 +26,9 @@ from compile.emit.decide import pipeline_c
 from compile.emit.header import header_h
 from compile.forest import Forest
 from compile.matrix import Matrix
+from compile.neural import bundle as network_bundle
+from compile.neural import load as networks
+from compile.neural.attach import attach
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
 from compile.targets import Form, Target, target
@@ -63,6 +66,7 @@ def build(
     data: Path | str | None = None,
     targets: Iterable[str] = DEFAULT_TARGETS,
     mode: str | None = None,
+    network: Path | str | object | None = None,
     progress: Progress = lambda _line: None,
 ) -> Bundle:
     """Build a bundle.
@@ -70,11 +74,20 @@ def build(
     model: a model file, or a live object of a training library. pipeline: a TOML file; without it the artifact is
     the model alone. data: the `.npz` of `edge-compile features`, needed with a pipeline (it is fitted to it) and
     otherwise a source of rows for the proof. targets: names of targets.TARGETS, or "host". mode: "exact" or
-    "compact"; None lets the emitter choose. progress: told, in a line, what is being done.
+    "compact"; None lets the emitter choose. network: a second model that sees the sweep in dBm and is asked where
+    the trees are unsure; a network as `model` stands alone. progress: told, in a line, what is being done.
 
     Raises BadInput for what cannot be built, CheckFailed where a target gives other bits.
     """
     chosen = list({t.name: t for t in map(target, targets)}.values())
+    if networks.takes(model):
+        if pipeline is not None or network is not None:
+            raise BadInput(
+                f"model {model}: is a network; beside a pipeline give trees as MODEL, the network as --network"
+            )
+        return network_bundle.build(model, data, chosen, progress)
+    if network is not None and pipeline is None:
+        raise BadInput("network: is asked where the trees are unsure; give --pipeline and --data too")
     progress("reading the model and the data")
     parts = _parts(frontends.load(model), pipeline, data)
     sources = {t.name: _sources(parts, t, mode) for t in chosen}
@@ -89,7 +102,12 @@ def build(
     for t in chosen:
         progress(f"counting on {t.name}")
         costs[t.name] = cost.measure(artifacts[t.name], t, inputs).document()
-    return Bundle(_pack(parts, sources, artifacts, costs))
+    bundle = Bundle(_pack(parts, sources, artifacts, costs))
+    if network is None or parts.fitted is None or parts.matrix is None:
+        return bundle
+    features = parts.matrix.features
+    verdicts = decide(parts.fitted, features.astype(np.int32), parts.forest.raw_scores(features))
+    return attach(bundle, network, parts.matrix, verdicts, chosen, progress)
 
 
 def _parts(model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None) -> Parts:
@@ -159,7 +177,11 @@ def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Pari
 
     Raises BadInput where the data is not the bundle's kind, CheckFailed on any difference.
     """
+    if not bundle.manifest["model"]["trees"]:
+        return network_bundle.verify_bundle(bundle, matrix.features, rows)
     model = bundle.manifest["model"]
+    if bundle.manifest.get("network"):
+        network_bundle.check_cascade(bundle, matrix.power_cdbm[matrix.sample(rows)])
     if len(matrix.feature_names) != model["n_features"]:
         raise BadInput(
             f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}"

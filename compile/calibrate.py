@@ -92,7 +92,7 @@ def fit(
     if classes:
         best, margin = best_and_margin(fitted.classes, raw_scores, fitted.binary_threshold)
         use = passed & m.part(Split.CALIBRATION) & (labels >= 0)
-        margins, confidence = _confidence(pipeline.calibration, margin[use], (best == labels)[use])
+        margins, confidence = confidence_table(pipeline.calibration, margin[use], (best == labels)[use])
         fitted = replace(fitted, margins=margins, confidence_q16=confidence)
     return replace(fitted, report=report(fitted, m.features, labels, split, raw_scores))
 
@@ -158,7 +158,7 @@ def _novelty(novelty: Novelty, m: _Matrix, passed: Bools) -> FittedNovelty:
     return fit_novelty(m.features, group, m.part(Split.TRAIN), held_out, groups, novelty.false_alarm)
 
 
-def _confidence(
+def confidence_table(
     calibration: Calibration, margin: Float64, right: Bools
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """A monotone step table from margin to the chance to be right: equal-count bins, pooled where they fall.

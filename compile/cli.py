@@ -22,6 +22,7 @@ def _build(args: Namespace) -> None:
         data=args.data,
         targets=args.targets.split(","),
         mode=args.mode,
+        network=args.network,
         progress=lambda line: print(line, file=sys.stderr),
     )
     bundle.save(args.output)
@@ -50,9 +51,15 @@ def _inspect(args: Namespace) -> None:
 def _verify(args: Namespace) -> None:
     from compile.build import verify_bundle
     from compile.matrix import Matrix
+    from compile.neural import bundle as network_bundle
     from edge_runtime.bundle import Bundle
 
-    for parity in verify_bundle(Bundle.open(args.bundle), Matrix.load(args.data), args.rows):
+    bundle = Bundle.open(args.bundle)
+    if bundle.manifest["model"]["trees"]:
+        parities = verify_bundle(bundle, Matrix.load(args.data), args.rows)
+    else:  # a network alone takes any rows of its input
+        parities = network_bundle.verify_bundle(bundle, network_bundle.load_rows(args.data), args.rows)
+    for parity in parities:
         print(
             f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model"
         )
@@ -73,12 +80,20 @@ def parser() -> console.Parser:
 
     build = commands.add_parser("build", help="a model to a bundle")
     build.add_argument(
-        "model", type=Path, metavar="MODEL", help="LightGBM .txt, XGBoost .json/.ubj, Treelite .tl"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="LightGBM .txt, XGBoost .json/.ubj, Treelite .tl, or a network: .tflite, .keras, .onnx, .pt2",
     )
     build.add_argument(
         "--pipeline", type=Path, help="the pipeline's TOML; without it, features in, scores out"
     )
     build.add_argument("--data", type=Path, help="the .npz that `features` wrote: calibration and proof")
+    build.add_argument(
+        "--network",
+        type=Path,
+        help="a second model, asked where the trees are unsure: .keras, .onnx, .pt2; sees the sweep in dBm",
+    )
     build.add_argument("--targets", default="host,aarch64,armv7", help="comma-separated (%(default)s)")
     build.add_argument("--mode", choices=["exact", "compact"], help="default: chosen by the target's flash")
     build.add_argument("-o", "--output", type=Path, required=True, metavar="B.edge")

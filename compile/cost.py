@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compile import elf
-from compile.emulate import Call, Machine, Out
+from compile.emulate import ENDLESS, Call, Machine, Out
 from compile.targets import Form, Target
 from compile.targets import target as host_target
 from compile.toolchain import LIBRARY, image, program
@@ -69,9 +69,12 @@ class Cost:
         }
 
 
-def measure(artifact: bytes, target: Target, inputs: Inputs) -> Cost:
-    """Count `artifact` over all of `inputs`. Raises EmulationFault where the code misbehaves."""
-    machine = Machine(target, artifact, count=True)
+def measure(artifact: bytes, target: Target, inputs: Inputs, endless: int = ENDLESS) -> Cost:
+    """Count `artifact` over all of `inputs`, each call at most `endless` instructions.
+
+    Raises EmulationFault where the code misbehaves.
+    """
+    machine = Machine(target, artifact, count=True, endless=endless)
     entry_points = elf.parse(artifact, what=target.name).exports
     verdict = Out(VERDICT_STRUCT.size)
 

@@ -23,12 +23,12 @@ _untyped: Any = unicorn  # its annotations cover half of it
 _PAGE = 0x1000
 _LOAD_BIAS = 0x1000_0000
 _RETURN_AT = 0x3000_0000
-_STACK_TOP, _STACK_BYTES = 0x2004_0000, 0x1_0000
+_STACK_TOP, _STACK_BYTES = 0x200C_0000, 0x8_0000
 _SLOTS_AT, _SLOT_STRIDE, _SLOT_BYTES = 0x2010_0000, 0x4_0000, 0x2_0000
 _MAX_ARGS = 4  # passed in registers by every target's calling convention
 PAINT = b"\xa5"
 """What output buffers and the stack hold before a call."""
-_ENDLESS = 20_000_000  # instructions; no artifact's call takes a tenth of it, soft floating point included
+ENDLESS = 20_000_000  # instructions; no artifact's call takes a tenth of it, soft floating point included
 
 
 class Out(NamedTuple):
@@ -146,10 +146,12 @@ def _enable_fpu(uc: Any, machine: str) -> None:
 class Machine:
     """One artifact loaded on its target's CPU. Not for use by two threads."""
 
-    def __init__(self, target: Target, artifact: bytes, *, count: bool = False) -> None:
+    def __init__(
+        self, target: Target, artifact: bytes, *, count: bool = False, endless: int = ENDLESS
+    ) -> None:
         """Load `artifact` (as toolchain.build made it).
 
-        With `count` every call reports its instructions and is stopped where it does not end, at some cost in
+        With `count` every call reports its instructions and is stopped after `endless` of them, at some cost in
         speed. Raises BadInput where the artifact is no ELF file for this target.
         """
         self.target = target
@@ -161,7 +163,7 @@ class Machine:
         self._uc: Any = _untyped.Uc(self._cpu.arch, self._cpu.mode)
         self._uc.ctl_set_cpu_model(self._cpu.model)
         self._fault = ""
-        self._instructions = 0
+        self._instructions, self._endless = 0, endless
         self._map()
         _enable_fpu(self._uc, target.machine)
         self._uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._on_bad_memory)
@@ -255,8 +257,8 @@ class Machine:
                 self._fault = "IT or CBZ, which ARMv6-M lacks"
                 uc.emu_stop()
         self._instructions += count
-        if self._instructions > _ENDLESS:
-            self._fault = f"more than {_ENDLESS:,} instructions"
+        if self._instructions > self._endless:
+            self._fault = f"more than {self._endless:,} instructions"
             uc.emu_stop()
 
     def _on_bad_memory(self, uc: Any, access: int, address: int, size: int, value: int, _: object) -> bool:

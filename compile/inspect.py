@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from compile.neural.bundle import lines as network_lines
 from edge_runtime.bundle import Bundle
 
 
@@ -13,15 +14,17 @@ def describe(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     model = manifest["model"]
     yield f"bundle    {bundle.origin}, {len(bundle.data):,} bytes, sha256 {bundle.sha256}"
-    yield (
-        f"model     {model['source']}, {model['trees']} trees, {model['leaves']} leaves, "
-        f"{model['n_features']} features, {model['n_outputs']} raw scores"
-    )
+    size = f"{model['trees']} trees, {model['leaves']} leaves, " if model["trees"] else ""
+    yield f"model     {model['source']}, {size}{model['n_features']} features, {model['n_outputs']} raw scores"
     if manifest["pipeline"]:
         yield from _pipeline(manifest)
-    yield f"features  {', '.join(_feature_names(manifest))}"
+    if names := _feature_names(manifest):
+        yield f"features  {', '.join(names)}"
     yield ""
     yield from cost_table(manifest["artifacts"])
+    if manifest.get("network"):
+        yield ""
+        yield from network_lines(manifest)
     if accuracy := manifest["accuracy"]:
         yield ""
         yield from _accuracy(accuracy)

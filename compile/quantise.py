@@ -124,10 +124,10 @@ class _Repair:
         return None
 
     def _sums(self) -> Floats:
-        sums: Floats = np.tile(self.made.integers.base, (len(self.leaf), 1))
+        sums = np.tile(self.made.integers.base, (len(self.leaf), 1))
         if self.forest.tree_output[0] < 0:
-            sums += self.whole[self.leaf].sum(1)
-            return sums
+            summed: Floats = sums + self.whole[self.leaf].sum(1)
+            return summed
         for output in range(self.forest.n_outputs):
             sums[:, output] += self.whole[self.leaf[:, self.forest.tree_output == output], 0].sum(1)
         return sums
@@ -166,8 +166,6 @@ class _Repair:
 
 def _margins(raw: Floats) -> Floats:
     """How far each row is from another decision."""
-    if raw.shape[1] == 1:
-        return np.asarray(np.abs(raw[:, 0]), np.float64)
     ordered = np.sort(raw, axis=1)
-    margins: Floats = ordered[:, -1] - ordered[:, -2]
+    margins: Floats = np.abs(raw[:, 0]) if raw.shape[1] == 1 else ordered[:, -1] - ordered[:, -2]
     return margins

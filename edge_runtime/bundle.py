@@ -126,7 +126,7 @@ class Bundle:
             raise BadInput(
                 f"scan: covers {scan.axis}, the bundle's contract asks for {self.axis}; configure it so"
             )
-        return self.engine.infer(scan.power_cdbm)
+        return Verdict._make(self.engine.infer(scan.power_cdbm))
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores (margins) of the model alone for one row of features, in the model's own order."""

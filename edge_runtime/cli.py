@@ -13,6 +13,8 @@ COMMANDS = {
     "rig": ("edge_runtime.rig.command", "a scanner's stand-in on a pseudo-terminal; prints its port"),
     "journal": ("edge_runtime.journal_command", "the log: show, export, verify"),
     "meters": ("edge_runtime.power.meters", "the meters of this machine, each with a reading or why not"),
+    "plan": ("edge_runtime.planning.plan", "what a mission will cost before it starts"),
+    "replay": ("edge_runtime.planning.replay", "what another policy would have cost on a log, and missed"),
     "calibrate": ("edge_runtime.power.calibrate", "a bench session that calibrates a current meter"),
     "fit": ("edge_runtime.power.fit", "a lab session to a board profile with fitted coefficients"),
 }

@@ -41,6 +41,8 @@ def detect(url: str, axis: Axis | None, clock: Callable[[], int]) -> str:
     """
     if "://" not in url and Path(url).is_file():
         return _in_file(Path(url), axis, clock)
+    if url == "-" or Path(url).is_fifo():
+        raise BadInput(f"port {url}: what a pipe brings cannot be read twice; name it with --scanner")
     usual = USUAL.get(UsbPorts().vendor_product(url), "")
     for name in sorted(ON_PORTS, key=lambda known: known != usual):
         if _answers(url, make(name, axis), clock):

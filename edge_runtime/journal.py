@@ -16,13 +16,16 @@ went) can be told from one that was changed (an error).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
+from os import write
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -36,9 +39,8 @@ SYNC_SECONDS = 30.0
 """Records younger than this may be lost with the power (never with the process): a sync wakes the SD card."""
 
 _HEAD = struct.Struct("<BBH")
-_CRC = struct.Struct("<I")
+_pack_crc = struct.Struct("<I").pack
 _HEAD_BYTES = 5
-_KEPT_HEADS = 16
 _OVERHEAD = _HEAD_BYTES + 4
 
 
@@ -82,6 +84,23 @@ class VerdictRecord(NamedTuple):
 VERDICT = struct.Struct("<IQIIhhBBBxIIHxxIId")
 
 
+def _head(kind: int, size: int) -> bytes:
+    """The head of a frame whose payload has `size` bytes."""
+    head = _HEAD.pack(SYNC_BYTE, kind, size)
+    return head + bytes((crc32(head) & 0xFF,))
+
+
+pack_verdict: Callable[..., bytes] = partial(
+    struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack, _head(Kind.VERDICT, VERDICT.size)
+)
+"""The frame, without its CRC, of a verdict whose VerdictRecord has these fields: one step, for every scan."""
+
+
+def framed_verdict(frame: bytes) -> VerdictRecord:
+    """What `pack_verdict` packed."""
+    return verdict_record(frame[_HEAD_BYTES:])
+
+
 class JournalWriter:
     """Appends records to a new segment of a directory.
 
@@ -91,9 +110,8 @@ class JournalWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._descriptor = -1
-        self._written = 0
-        self._synced_at = time.monotonic()
-        self._heads: dict[tuple[int, int], bytes] = {}
+        self._left = 0  # of the segment, bytes
+        self._sync_due = monotonic() + SYNC_SECONDS
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._open_segment()
@@ -102,28 +120,25 @@ class JournalWriter:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Write one record. Raises HardwareUnavailable where the disk takes no more."""
-        head = self._heads.get((kind, len(payload))) or self._make_head(kind, len(payload))
-        frame = head + payload
-        frame += _CRC.pack(crc32(frame))
+        self.put(_head(kind, len(payload)) + payload)
+
+    def put(self, frame: bytes) -> None:
+        """Write one frame that still lacks its CRC, such as `pack_verdict` gives. Raises as `append` does."""
+        frame += _pack_crc(crc32(frame))
+        size = len(frame)
         try:
-            if self._written + len(frame) > SEGMENT_BYTES:
+            if size > self._left:
                 self.sync()
                 self._open_segment()
-            self._write(frame)
-            if time.monotonic() - self._synced_at > SYNC_SECONDS:
+            if write(self._descriptor, frame) != size:
+                self._take_back()
+            self._left -= size
+            if monotonic() > self._sync_due:
                 self.sync()
         except OSError as e:
             raise HardwareUnavailable(
                 f"journal {self._directory}: {e.strerror}; make room or mend the card"
             ) from e
-
-    def _make_head(self, kind: int, size: int) -> bytes:
-        """The head of such frames; kept for those of fixed size, which are most."""
-        head = _HEAD.pack(SYNC_BYTE, kind, size)
-        head += bytes((crc32(head) & 0xFF,))
-        if len(self._heads) < _KEPT_HEADS:
-            self._heads[kind, size] = head
-        return head
 
     def append_json(self, kind: int, value: dict[str, Any]) -> None:
         """Write one record with a JSON payload of at most 64 KiB."""
@@ -132,7 +147,7 @@ class JournalWriter:
     def sync(self) -> None:
         """Force what is written to the disk."""
         os.fdatasync(self._descriptor)
-        self._synced_at = time.monotonic()
+        self._sync_due = monotonic() + SYNC_SECONDS
 
     def close(self) -> None:
         """Sync and close; further calls do nothing."""
@@ -141,12 +156,10 @@ class JournalWriter:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _write(self, frame: bytes) -> None:
-        done = os.write(self._descriptor, frame)
-        if done != len(frame):  # the disk filled within the frame: take the torn half back
-            os.ftruncate(self._descriptor, self._written)
-            raise OSError(28, "No space left on device")
-        self._written += done
+    def _take_back(self) -> None:
+        """The disk filled within a frame: take its torn half back."""
+        os.ftruncate(self._descriptor, SEGMENT_BYTES - self._left)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open_segment(self) -> None:
         if self._descriptor >= 0:
@@ -156,7 +169,7 @@ class JournalWriter:
         self._descriptor = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
-        self._written = 0
+        self._left = SEGMENT_BYTES
 
 
 def segments(directory: Path) -> list[Path]:

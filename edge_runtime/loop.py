@@ -12,20 +12,20 @@ from zlib import crc32
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import Engine
-from edge_runtime.journal import VERDICT, JournalWriter, Kind, VerdictRecord
-from edge_runtime.power.modelled import ModelledMeter
+from edge_runtime.journal import JournalWriter, Kind, pack_verdict
+from edge_runtime.power.base import ScanMeter
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.statistics import Statistics
-from edge_runtime.verdict import UNKNOWN, Rung, Verdict
+from edge_runtime.verdict import UNKNOWN, Answer, Rung
 
-Report = Callable[[VerdictRecord, int], None]
-"""Called after a verdict is journaled, with its record and the clock's microseconds at that moment."""
+Report = Callable[[bytes, int], None]
+"""Called after a verdict is journaled, with its frame and the clock's microseconds at that moment."""
 
 # Plain integers: comparing with a member of an enum costs five times as much, and it is done on every scan.
 _NONE, _LAST_GOOD = int(Rung.NONE), int(Rung.LAST_GOOD)
-_OK, _NOVEL, _AMBIGUOUS = int(Reason.OK), int(Reason.NOVEL), int(Reason.AMBIGUOUS)
-_VERDICT = int(Kind.VERDICT)
+_OK, _POINTS, _AXIS, _STALE = map(int, (Reason.OK, Reason.POINTS, Reason.AXIS, Reason.STALE))
+_WORTH_KEEPING = (int(Reason.NOVEL), int(Reason.AMBIGUOUS))
 
 MAX_KEPT_SCANS = 1000
 """How many UNKNOWN sweeps one run keeps for labelling: half a megabyte of journal."""
@@ -34,17 +34,20 @@ MAX_KEPT_SCANS = 1000
 class Loop:
     """Answers scans until its source ends.
 
-    clock_us: the host's monotonic clock, the same that stamps the scans.
+    clock_us: the host's monotonic clock, the same that stamps the scans. report: None where nobody listens.
+
+    `_answer` runs once a scan, and every name that it looks up costs energy: it takes tuples apart at once and
+    packs the record straight from their fields.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         engine: Engine,
-        meter: ModelledMeter,
+        meter: ScanMeter,
         journal: JournalWriter,
         clock_us: Callable[[], int],
-        report: Report,
+        report: Report | None,
     ) -> None:
         self.statistics = Statistics(bundle.classes)
         contract = bundle.manifest["contract"]
@@ -55,9 +58,11 @@ class Loop:
         self._infer = engine.infer
         self._charge = meter.charge
         self._journal = journal
+        self._put = journal.put
         self._clock_us = clock_us
         self._report = report
-        self._last_good: tuple[int, Verdict] | None = None
+        self._last_good: Answer | None = None
+        self._last_good_us = 0
         self._kept = 0
 
     def run(self, source: Iterable[Scan | Happening], scans: int | None = None) -> None:
@@ -71,71 +76,61 @@ class Loop:
                 self._note(event)
 
     def _answer(self, scan: Scan) -> None:
-        statistics = self.statistics
-        verdict = self._verdict(scan)
-        charge = self._charge(verdict.rung)
-        record = VerdictRecord(
-            statistics.scans,
-            scan.captured_us,
-            self._clock_us() - scan.captured_us,
-            crc32(scan.power_cdbm),
-            verdict.label,
-            verdict.best,
-            verdict.reason,
-            verdict.rung,
-            charge.source,
-            verdict.confidence_q16,
-            verdict.novelty_q8,
-            charge.rail_mv,
-            charge.energy_nj,
-            charge.energy_sigma_nj,
-            verdict.margin,
+        power_cdbm, axis, captured_us, _ = scan
+        statistics, clock_us = self.statistics, self._clock_us
+        sequence = statistics.scans
+        answer = self._verdict(power_cdbm, axis, captured_us)
+        label, best, reason, rung, confidence_q16, novelty_q8, margin = answer
+        energy_nj, energy_sigma_nj, energy_source, rail_mv = self._charge(rung)
+        frame = pack_verdict(
+            sequence,
+            captured_us,
+            clock_us() - captured_us,
+            crc32(power_cdbm),
+            label,
+            best,
+            reason,
+            rung,
+            energy_source,
+            confidence_q16,
+            novelty_q8,
+            rail_mv,
+            energy_nj,
+            energy_sigma_nj,
+            margin,
         )
-        self._journal.append(_VERDICT, VERDICT.pack(*record))
-        now_us = self._clock_us()
-        self._count(record, now_us - scan.captured_us)
-        if verdict.reason == _NOVEL or verdict.reason == _AMBIGUOUS:
-            self._keep(record.sequence, scan)
-        self._report(record, now_us)
+        self._put(frame)
+        now_us = clock_us()
+        statistics.count(label, reason, rung, now_us - captured_us)
+        if reason in _WORTH_KEEPING:
+            self._keep(sequence, power_cdbm)
+        if self._report is not None:
+            self._report(frame, now_us)
 
-    def _verdict(self, scan: Scan) -> Verdict:
-        axis = scan.axis
+    def _verdict(self, power_cdbm: bytes, axis: Axis, captured_us: int) -> Answer:
         if axis is not self._known_axis and not self._matches(axis):
-            code = Reason.POINTS if axis.points != self._axis.points else Reason.AXIS
-            return self._fall_back(scan, code)
-        if self._clock_us() - scan.captured_us > self._max_age_us:
-            return self._fall_back(scan, Reason.STALE)
-        verdict = self._infer(scan.power_cdbm)
-        if verdict.rung == _NONE:
-            return self._fall_back(scan, verdict.reason)
-        if verdict.reason == _OK:
-            self._last_good = (scan.captured_us, verdict)
-        return verdict
+            return self._fall_back(captured_us, _AXIS if axis.points == self._axis.points else _POINTS)
+        if self._clock_us() - captured_us > self._max_age_us:
+            return self._fall_back(captured_us, _STALE)
+        answer = self._infer(power_cdbm)
+        _, _, reason, rung, _, _, _ = answer
+        if reason == _OK:
+            self._last_good, self._last_good_us = answer, captured_us
+        elif rung == _NONE:
+            return self._fall_back(captured_us, reason)
+        return answer
 
-    def _fall_back(self, scan: Scan, reason: int) -> Verdict:
+    def _fall_back(self, captured_us: int, reason: int) -> Answer:
         """The last good answer while it is no older than the contract allows a scan to be, else none."""
-        if self._last_good is not None:
-            captured_us, verdict = self._last_good
-            if scan.captured_us - captured_us <= self._max_age_us:
-                return verdict._replace(reason=reason, rung=Rung.LAST_GOOD)
-        return Verdict(UNKNOWN, UNKNOWN, reason, Rung.NONE, 0, 0, 0.0)
+        if self._last_good is not None and captured_us - self._last_good_us <= self._max_age_us:
+            label, best, _, _, confidence_q16, novelty_q8, margin = self._last_good
+            return label, best, reason, _LAST_GOOD, confidence_q16, novelty_q8, margin
+        return UNKNOWN, UNKNOWN, reason, _NONE, 0, 0, 0.0
 
-    def _count(self, record: VerdictRecord, latency_us: int) -> None:
-        statistics = self.statistics
-        statistics.scans += 1
-        statistics.rungs[record.rung] += 1
-        statistics.latency_us.add(latency_us)
-        if record.rung == _NONE or record.rung == _LAST_GOOD:
-            statistics.refused[record.reason] += 1
-            return
-        statistics.labels[record.label] += 1
-        if record.label == UNKNOWN:
-            statistics.unknown[record.reason] += 1
-
-    def _keep(self, sequence: int, scan: Scan) -> None:
+    def _keep(self, sequence: int, power_cdbm: bytes) -> None:
         if self._kept < MAX_KEPT_SCANS:
             self._kept += 1
-            self._journal.append(Kind.SCAN, sequence.to_bytes(4, "little") + scan.power_cdbm)
+            self._journal.append(Kind.SCAN, sequence.to_bytes(4, "little") + power_cdbm)
 
     def _matches(self, axis: Axis) -> bool:
         """Whether every frequency of an axis is within the contract's tolerance."""

@@ -7,18 +7,20 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic_ns
 from types import FrameType
 from typing import IO, Any
 
 import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import open_engine
-from edge_runtime.journal import JournalWriter, Kind, VerdictRecord
+from edge_runtime.engines import Engine, open_engine
+from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
@@ -29,7 +31,7 @@ from edge_runtime.verdict import Rung
 
 def monotonic_us() -> int:
     """The one clock: microseconds, monotonic, shared by every process of this machine."""
-    return time.monotonic_ns() // 1000
+    return monotonic_ns() // 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,7 +44,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
+    parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
+    parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
+    parser.add_argument("--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)")
+    add_bench_arguments(parser, profile=False)
     parser.add_argument("--verdicts", type=Path, help="also write each verdict as a JSON line to this file")
     parser.add_argument("--quiet", action="store_true", help="print no verdicts, only the summary")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
@@ -53,22 +59,30 @@ def run(args: Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     axis = bundle.axis
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
-    engine, why_baseline = open_engine(bundle)
-    if why_baseline:
-        print(f"edge-runtime: answering with the baseline only: {why_baseline}", file=sys.stderr)
-    meter = ModelledMeter(
+    engine, lacks = open_engine(bundle)
+    if lacks:
+        print(f"edge-runtime: answering by a lower rung: {lacks}", file=sys.stderr)
+    govern = _governor(args, bundle, mission) if args.budget else None
+    modelled = ModelledMeter(
         mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
     )
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(args.port, args.scanner, axis, monotonic_us))
+        meter = _meter(args, modelled, stack)
+        source = stack.enter_context(
+            open_source(args.port, args.scanner, axis, monotonic_us, expander=engine.expander)
+        )
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
         journal.append_json(Kind.RUN, _preamble(bundle, args))
+        if govern:
+            engine = govern(engine, journal, stack)
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):
             loop.run(source, args.scans)
         summary = summarise(loop.statistics)
+        if meter is not modelled:
+            summary["meter"] = meter.finish()
         if meter.scans:
             each_uj = meter.scans_uj.scaled(1 / meter.scans)
             summary |= headline(each_uj, meter.source, mission).to_json()
@@ -80,10 +94,39 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _governor(
+    args: Namespace, bundle: Bundle, mission: hw_profiles.Mission
+) -> Callable[[Engine, JournalWriter, ExitStack], Engine]:
+    """Read the budget and the journal's account of it; what puts an engine under it, once the journal is open."""
+    from edge_runtime.governor import in_the_loop  # noqa: PLC0415 (only who has a budget pays for it)
+
+    budget, earlier = in_the_loop.budget_of(args, mission), in_the_loop.recorded(args.journal)
+
+    def govern(engine: Engine, journal: JournalWriter, stack: ExitStack) -> Engine:
+        return in_the_loop.under_budget(
+            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack
+        )
+
+    return govern
+
+
+def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
+    if args.meter == "modelled":
+        return modelled
+    from edge_runtime.power.field import in_the_loop  # noqa: PLC0415 (only who measures pays for it)
+
+    return in_the_loop(args, modelled, monotonic_us, stack)
+
+
 def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     """Counted instructions of the artifact by rung, on the board's target; empty where nobody counted."""
     cost = bundle.manifest["artifacts"].get(target, {}).get("cost", {})
-    return {Rung[name]: count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    counted = {int(Rung[name]): count["mean"] for name, count in cost.get("by_rung", {}).items()}
+    network = bundle.manifest.get("network") or {}
+    if target in network.get("instructions", {}) and Rung.TREES in counted:
+        # The network is asked after the trees: its answer costs both.
+        counted[Rung.NETWORK] = counted[Rung.TREES] + network["instructions"][target]
+    return counted
 
 
 def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:
@@ -114,7 +157,7 @@ def stopped_by_signals(stop: Any) -> Iterator[None]:
 
 
 class Reporter:
-    """Prints verdicts once they are journaled: lines for people, JSON lines for programs, or nothing."""
+    """Prints verdicts once they are journaled: lines for people, JSON lines for programs."""
 
     def __init__(self, bundle: Bundle, lines: IO[str] | None, rows: IO[str] | None) -> None:
         self._classes = list(bundle.classes)
@@ -123,17 +166,18 @@ class Reporter:
 
     @classmethod
     @contextmanager
-    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter]:
-        """A reporter as the command line asks for. Raises BadInput where its file cannot be written."""
+    def open(cls, bundle: Bundle, args: Namespace) -> Iterator[Reporter | None]:
+        """A reporter as the command line asks for; None where it asks for none.
+
+        Raises BadInput where its file cannot be written.
+        """
         lines = None if args.json or args.quiet else sys.stdout
         with console.output(args.verdicts) as rows:
-            yield cls(bundle, lines, rows)
+            yield cls(bundle, lines, rows) if lines or rows else None
 
-    def __call__(self, record: VerdictRecord, journaled_us: int) -> None:
-        """Report one verdict; `journaled_us` is when its record was in the journal."""
-        if self._lines is None and self._rows is None:
-            return
-        row = render.verdict_row(record, self._classes)
+    def __call__(self, frame: bytes, journaled_us: int) -> None:
+        """Report one verdict as it was journaled; `journaled_us` is when its frame was in the journal."""
+        row = render.verdict_row(framed_verdict(frame), self._classes)
         if self._lines is not None:
             print(render.verdict_line(row), file=self._lines, flush=True)
         if self._rows is not None:
@@ -149,7 +193,7 @@ def summarise(statistics: Statistics) -> dict[str, Any]:
         "unknown_rate": statistics.unknown_rate,
         "unknown_reasons": _by_name(statistics.unknown, Reason),
         "refused": _by_name(statistics.refused, Reason),
-        "rungs": _by_name(statistics.rungs, Rung),
+        "rungs": {rung.name: count for rung, count in zip(Rung, statistics.rungs, strict=True) if count},
         "events": _by_name(statistics.happened, Reason),
         "latency_ms": {
             "p50": latency.quantile(0.5) / 1000,

@@ -121,7 +121,7 @@ class Energy:
             return Work(instructions, told.get("inferences", inferences), told.get("wakeups", wakeups))
 
         work, row_name = counted(range(1)), name or self._node
-        if self._gate.update or self._gate.row(row_name, work).close_call:
+        if self._gate.update or self._gate.row(row_name, work).to_be_sure:
             other = counted(range(1, LAYOUTS))
             work = min(work, other, key=lambda w: w.instructions)
         return self.record(work, row_name)
@@ -271,6 +271,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section(f"energy (modelled for {of.mission.board.title})")
     if of.rows:
         terminalreporter.write_line(gate.as_text(gate.table(_worst_first(of.rows), of.mission)))
+    if of.update:
+        terminalreporter.write_line(f"written to {of.path}")
     for line in of.measured:
         terminalreporter.write_line(line)
 

@@ -13,6 +13,7 @@ from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.scanners import make
 from edge_runtime.scanners.base import Battery, Configuration, Damage, Heard, Identity, Scanner, Send
+from edge_runtime.scanners.codes import Expander, in_python
 from edge_runtime.usb import UsbPorts
 
 FIRST_WAIT_MS, LONGEST_WAIT_MS = 100, 5_000
@@ -42,7 +43,12 @@ class ScanSource(Protocol):
 
 
 def open_source(
-    url: str, scanner: str, axis: Axis | None, clock: Callable[[], int], baud: int = 0
+    url: str,
+    scanner: str,
+    axis: Axis | None,
+    clock: Callable[[], int],
+    baud: int = 0,
+    expander: Expander = in_python,
 ) -> ScanSource:
     """A source by the scanner's name, asked to sweep `axis`. A context manager.
 
@@ -58,7 +64,9 @@ def open_source(
         from edge_runtime.detect import detect  # noqa: PLC0415
 
         scanner = detect(url, axis, clock)
-    return Source(url, make(scanner, axis), clock, baud)
+    made = make(scanner, axis)
+    made.expander = expander
+    return Source(url, made, clock, baud)
 
 
 class Source:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from edge_runtime.reasons import Reason
+from edge_runtime.verdict import UNKNOWN, Rung
+
 _FRACTION_BITS = 5
+_EXACT_BITS = _FRACTION_BITS + 1  # values of so few bits have a bucket each
+_OK = int(Reason.OK)
+_REFUSED = (int(Rung.NONE), int(Rung.LAST_GOOD))
 
 
 class Histogram:
@@ -16,14 +22,17 @@ class Histogram:
 
     def __init__(self) -> None:
         self._buckets = [0] * (64 << _FRACTION_BITS)
-        self.count = 0
         self.max = 0
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self._buckets)
 
     def add(self, value: int) -> None:
         """Count one value."""
-        shift = value.bit_length() - _FRACTION_BITS - 1
+        shift = value.bit_length() - _EXACT_BITS
         self._buckets[value if shift <= 0 else (shift << _FRACTION_BITS) + (value >> shift)] += 1
-        self.count += 1
         if value > self.max:
             self.max = value
 
@@ -52,7 +61,8 @@ class Statistics:
     """Counters of one run.
 
     labels: answers by label, UNKNOWN (-1) last. refused: scans by the reason they got no answer of their own.
-    unknown: UNKNOWN answers by reason. rungs: verdicts by rung. happened: port and decoder events by reason.
+    unknown: UNKNOWN answers by reason. rungs: verdicts by rung, one count for each.
+    happened: port and decoder events by reason.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -61,9 +71,23 @@ class Statistics:
         self.labels = [0] * (len(classes) + 1)
         self.refused: defaultdict[int, int] = defaultdict(int)
         self.unknown: defaultdict[int, int] = defaultdict(int)
-        self.rungs: defaultdict[int, int] = defaultdict(int)
+        self.rungs = [0] * len(Rung)
         self.happened: defaultdict[int, int] = defaultdict(int)
         self.latency_us = Histogram()
+
+    def count(self, label: int, reason: int, rung: int, latency_us: int) -> None:
+        """Count one verdict."""
+        self.scans += 1
+        self.rungs[rung] += 1
+        self.latency_us.add(latency_us)
+        if reason == _OK:
+            self.labels[label] += 1
+        elif rung in _REFUSED:
+            self.refused[reason] += 1
+        else:
+            self.labels[label] += 1
+            if label == UNKNOWN:
+                self.unknown[reason] += 1
 
     @property
     def class_counts(self) -> dict[str, int]:

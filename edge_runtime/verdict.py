@@ -47,6 +47,10 @@ class Verdict(NamedTuple):
     margin: float
 
 
+Answer = tuple[int, int, int, int, int, int, float]
+"""The fields of a Verdict, in order: what engines give, for a plain tuple is made and taken apart at a third."""
+
+
 def c_enum() -> str:
     """The C enum of rungs for `edge_model.h`."""
     return "\n".join(["enum edge_rung {", *(f"    EDGE_RUNG_{r.name} = {r.value}," for r in Rung), "};"])

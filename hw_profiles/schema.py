@@ -72,11 +72,17 @@ class Board(Profile):
 
 @dataclass(frozen=True, slots=True)
 class Scanner(Profile):
-    """A receiver: how fast it sweeps (256 points, narrow span) and what it draws from its own supply."""
+    """A receiver: how fast it sweeps (256 points, narrow span) and what it draws from its own supply.
+
+    power_mw: sweeping. paused_mw: held by a command, on otherwise. warm_up_s: from switched on to a good sweep.
+    resume_s: from paused to the first whole sweep's beginning.
+    """
 
     sweep_hz: Quantity
     power_mw: Quantity
+    paused_mw: Quantity
     warm_up_s: Quantity
+    resume_s: Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,8 @@ class Battery(Profile):
 
 
 KINDS: dict[str, type[Profile]] = {"board": Board, "scanner": Scanner, "battery": Battery}
+_OPTIONAL = {"paused_mw", "resume_s"}
+"""Quantities that a profile may leave out, as good as "unknown"."""
 _TEXTS = {"name", "title", "target", "chemistry"}
 _MAY_BE_LEFT_OUT = {"integer_pj", "load_store_pj", "branch_pj", "floating_pj"}
 
@@ -125,7 +133,8 @@ def parse(kind: str, data: dict[str, Any]) -> Profile:
         elif field.name == "soc_source":
             values["soc_source"] = _cite(rest.pop("soc_source", ""), "soc_source", sources, cited)
         elif field.name != "aliases":
-            values[field.name] = _quantity(rest.pop(field.name, None), field.name, sources, cited)
+            absent = "unknown" if field.name in _OPTIONAL else None
+            values[field.name] = _quantity(rest.pop(field.name, absent), field.name, sources, cited)
     unused = [*rest, *(f"sources.{s}" for s in sources if s not in cited)]
     if unused:
         raise ValueError(f"{unused[0]} is not a key of a {kind} or not used by one")

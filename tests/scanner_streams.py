@@ -175,7 +175,7 @@ STREAMS = [
     Stream(
         "tinysa-ultra",
         lambda: TinySAUltra(Axis(865_000_000, 80_000, 25)),
-        b"",
+        b"scanraw 865000000 867000000 25 3\r\n",
         _tinysa,
         tokens=(
             b"{x",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from compile.targets import TARGETS
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
+from edge_runtime.scanners.codes import in_python
 from tests.features_reference import HELD, features
 from tests.pipelines import TRAP, everything, rows, values
 
@@ -79,6 +81,24 @@ def test_kernels_are_the_same_on_every_target(name: str) -> None:
             done = machine.call("edge_features", row.tobytes(), points, Out(4 * want.shape[1]))
             assert done.value == 0
             assert done.outputs[0] == features_i32.astype("<i4").tobytes()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_powers_of_codes_are_the_runtimes_own_on_every_target(name: str) -> None:
+    """Every code, some twice, in buffers that end where memory ends; scales and offsets up to those that clamp."""
+    codes = bytes(range(256)) + bytes(reversed(range(77)))
+    machine = Machine(TARGETS[name], toolchain.build(feature_sources(everything(3)), TARGETS[name]))
+    for points in (0, 1, 7, 333):
+        for scale_cdb, offset_cdbm in ((-50, 0), (-50, 99_900), (-50, -99_900), (257, -32_768), (1, 32_700)):
+            coding = struct.pack("<Iii", points, scale_cdb, offset_cdbm)
+            done = machine.call("edge_powers", codes[:points], coding, Out(2 * points))
+            assert done.outputs[0] == in_python(points, scale_cdb, offset_cdbm)(codes[:points])
+
+
+def test_powers_of_codes_are_what_the_formula_says() -> None:
+    expand = in_python(256, -50, 4_000)
+    assert struct.unpack("<256h", expand(bytes(range(256)))) == tuple(4_000 - 50 * c for c in range(256))
+    assert struct.unpack("<2h", in_python(2, 300, -40_000)(b"\x00\xff")) == (-32_768, 32_767)
 
 
 @pytest.mark.parametrize("name", ["cortex-m4", "cortex-m0"])

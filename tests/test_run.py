@@ -12,11 +12,14 @@ import pytest
 
 from edge_runtime import journal
 from edge_runtime.bundle import Bundle
+from edge_runtime.governor import Entry
 from edge_runtime.journal import Kind, VerdictRecord
 from edge_runtime.power.base import Source
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.scan import Scan
+from edge_runtime.scanners.codes import in_python
+from edge_runtime.verdict import Rung
 from tests.conftest import RunLoop, cli, loop_command, powers, process, rig
 
 
@@ -143,3 +146,32 @@ def test_the_log_is_shown_and_exported(run_loop: RunLoop, tmp_path: Path) -> Non
     rows = json.loads(out("show", "--json", folder))
     assert [r for r in rows if r["kind"] == "VERDICT"] == [{"kind": "VERDICT"} | line for line in lines]
     assert len(out("show", folder).splitlines()) == len(rows)
+
+
+def test_a_budget_is_kept_through_restarts_and_told_in_the_verdicts(
+    run_loop: RunLoop, tmp_path: Path
+) -> None:
+    """Two runs of one mission that can pay for the trees on some scans and not on others."""
+    words = ("--budget", "1mJ", "--hours", "0.02")
+    for _ in range(2):
+        with rig("--splits", "test") as port:
+            summary = run_loop(port, 120, *words)
+        refused = summary["refused"]
+        assert isinstance(refused, dict)
+        assert refused["OVER_BUDGET"] > 0
+    records = journaled(tmp_path)
+    assert {r.rung for r in records} >= {Rung.TREES, Rung.LAST_GOOD}
+    entries = [Entry.unpack(f.payload) for f in journal.read(tmp_path / "journal") if f.kind == Kind.BUDGET]
+    spent = max(entry.ceiling_nj for entry in entries)
+    assert 0 < spent <= 1_000_000
+    assert len({entry.mission for entry in entries}) == 1
+
+
+def test_the_artifacts_way_from_codes_to_powers_is_the_plain_one(
+    demo_bundle: Bundle, demo_recording: Recording
+) -> None:
+    assert demo_bundle.engine.expander is not in_python
+    for row in demo_recording.rows[:20]:
+        for points in (len(row.codes), 100, 0):
+            expand = demo_bundle.engine.expander(points, -50, -700)
+            assert expand(row.codes[:points]) == in_python(points, -50, -700)(row.codes[:points])

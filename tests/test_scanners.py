@@ -96,6 +96,19 @@ def test_rf_explorer_tells_why_a_sweep_is_missing() -> None:
         assert [e.reason for e in events if type(e) is Damage] == [reason]
 
 
+def test_rf_explorer_sees_an_early_end_whatever_was_waited_for_before() -> None:
+    """Found by fuzzing: how far one sweep was searched had outlived it."""
+    stream = next(s for s in STREAMS if s.name == "rf-explorer-S")
+    first, _ = stream.frame(0)
+    second = stream.frame(1)[0]
+    given_up = second[:8] + b"\xff\xfe\xff\xfe\x00" + second[13:]
+    scanner = RFExplorer()
+    scanner.feed(stream.opening, 0)
+    events = [e for cut in (first[:30], first[30:] + given_up) for e in scanner.feed(cut, 0)]
+    assert [e.reason for e in events if type(e) is Damage] == [Reason.ABORTED]
+    assert powers_of(events) == [stream.frame(0)[1]]
+
+
 # tinySA
 
 

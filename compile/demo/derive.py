@@ -17,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from compile.demo.remix import Stretches, cut, find_stretches, remix_burst, remix_quiet
 from compile.demo.sweeps import AXIS, POINTS, SAMPLE_RATE_HZ, SWEEP_SAMPLES, SWEEP_US, Iq, read_iq, sweep
-from edge_runtime.errors import BadInput, EdgeError
+from edge_runtime import console
+from edge_runtime.errors import BadInput
 from edge_runtime.recording import Capture, Origin, Recording, Row, Split
 
 CLASSES = (
@@ -46,9 +48,9 @@ MAX_CAPTURES = 65_535
 
 _HEADER_BYTES = 10_000
 _ROW_BYTES = 10
-_COLUMNS = ("file", "label", "session", "sample_rate_hz", "sha256", "source")
+_COLUMNS = ("file", "label", "sample_rate_hz", "sha256")
 _HEAD = ("capture", "sha256", "label", "session", "split", "remix", "recorded", "quiet", "background")
-_ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = Path(__file__).resolve().parent / "recordings.scans"
 
 Quota = dict[Split, tuple[int, int]]
 # Sweeps of one kind in one split, shared by its captures: (per kind, at most per capture).
@@ -122,8 +124,13 @@ def _source(row: dict[str, str], folder: Path, table: Path) -> Source:
             f"captures {table}: {row['file']} was sampled at {row['sample_rate_hz']} Hz; "
             f"resample it to {SAMPLE_RATE_HZ}"
         )
-    capture = Capture(name=row["file"], sha256=row["sha256"], label=row["label"], session=row["session"])
-    return Source(capture, folder / "captures" / row["file"], row["source"])
+    if row["label"] == NOTHING:
+        raise BadInput(
+            f"captures {table}: {row['file']} is labelled {NOTHING!r}; that name is taken, give it another"
+        )
+    session = row.get("session") or row["label"]
+    capture = Capture(name=row["file"], sha256=row["sha256"], label=row["label"], session=session)
+    return Source(capture, folder / "captures" / row["file"], row.get("source") or "")
 
 
 def assign_splits(sources: Sequence[Source]) -> None:
@@ -160,11 +167,18 @@ def quota(table: Quota, split: Split, sharers: int, share: float = 1.0) -> int:
 
 
 def share_that_fits(sources: Sequence[Source], sharers: Counter[tuple[str, Split]]) -> float:
-    """The share of the quotas that keeps the recording under LIMIT_BYTES, whatever the captures hold."""
+    """The share of the quotas that keeps the recording under LIMIT_BYTES, whatever the captures hold.
+
+    Raises BadInput where the list of captures alone fills it.
+    """
     kinds = [(s.split, sharers[s.capture["label"], s.split]) for s in sources]
     sweeps = sum(quota(table, *kind) for kind in kinds for table in (_REMIX, _RECORDED, _QUIET, _BACKGROUND))
     room = LIMIT_BYTES - _HEADER_BYTES - sum(len(json.dumps(s.capture)) + 1 for s in sources)
-    return max(0.0, min(1.0, room / max(1, sweeps * (POINTS + _ROW_BYTES))))
+    if room <= 0:
+        raise BadInput(
+            f"captures: {len(sources)} fill a recording with their names alone; split captures.csv"
+        )
+    return min(1.0, room / max(1, sweeps * (POINTS + _ROW_BYTES)))
 
 
 def load(source: Source) -> Iq:
@@ -178,9 +192,17 @@ def load(source: Source) -> Iq:
     return read_iq(data)
 
 
-def _stream(source: Source, purpose: Origin | str) -> np.random.Generator:
+def _stream(source: Source, purpose: str) -> np.random.Generator:
     digest = hashlib.sha256(f"{source.capture['sha256'].lower()} {purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+class Derived(NamedTuple):
+    """One sweep of a capture: the name of its label, how it was made, and its codes."""
+
+    label: str
+    origin: Origin
+    codes: bytes
 
 
 Maker = Callable[[Iq, Stretches, np.random.Generator], bytes]
@@ -194,8 +216,8 @@ def _background(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
     return sweep(cut(iq, found.silent, rng))
 
 
-def derive(source: Source, iq: Iq, sharers: int, share: float) -> Iterator[tuple[str, Origin, bytes]]:
-    """Label, origin and codes of each sweep that a capture gives; what it lacks is noted in `source`."""
+def derive(source: Source, iq: Iq, sharers: int, share: float) -> Iterator[Derived]:
+    """Each sweep that a capture gives; what it lacks is noted in `source`."""
     found = find_stretches(iq)
     kind = source.capture["label"]
     plan: list[tuple[str, str, Origin, tuple[int, ...], Quota, Maker]] = [
@@ -205,11 +227,15 @@ def derive(source: Source, iq: Iq, sharers: int, share: float) -> Iterator[tuple
         ("background", NOTHING, Origin.RECORDED, found.silent, _BACKGROUND, _background),
     ]
     source.note = _note(iq, found)
+    given: set[bytes] = set()
     for purpose, label, origin, starts, table, make in plan:
         rng = _stream(source, purpose)
         for _ in range(quota(table, source.split, sharers, share) if starts else 0):
-            source.counts[purpose] += 1
-            yield label, origin, make(iq, found, rng)
+            swept = make(iq, found, rng)
+            if swept not in given:  # a short capture has few stretches, and unmodified ones can fall together
+                given.add(swept)
+                source.counts[purpose] += 1
+                yield Derived(label, origin, swept)
 
 
 def _note(iq: Iq, found: Stretches) -> str:
@@ -226,10 +252,15 @@ def record(sources: Sequence[Source], progress: Callable[[str], None]) -> Record
     sharers = Counter((s.capture["label"], s.split) for s in sources)
     share = share_that_fits(sources, sharers)
     rows = []
+    first: dict[str, str] = {}
     for index, s in enumerate(sources):
-        sweeps = derive(s, load(s), sharers[s.capture["label"], s.split], share)
-        for label, origin, swept in sweeps:
-            rows.append(Row(labels.index(label), index, s.split, origin, SWEEP_US, swept))
+        iq = load(s)
+        name = first.setdefault(s.capture["sha256"].lower(), s.capture["name"])
+        if name != s.capture["name"]:  # one recording under two names would be in two splits
+            s.note = f"the same as {name}"
+        sweeps = [] if s.note else derive(s, iq, sharers[s.capture["label"], s.split], share)
+        for made in sweeps:
+            rows.append(Row(labels.index(made.label), index, s.split, made.origin, SWEEP_US, made.codes))
         progress(f"{s.capture['name']}: {sum(s.counts.values())} sweeps{', ' * bool(s.note)}{s.note}")
     return Recording(AXIS, labels, [s.capture for s in sources], rows)
 
@@ -258,60 +289,51 @@ def write_whole(path: Path, data: bytes) -> None:
         raise BadInput(f"output {path}: {e.strerror}; choose another with -o") from e
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def _parser() -> argparse.ArgumentParser:
+    parser = console.Parser(
         prog="derive_scans",
         description="IQ captures to recorded sweeps (.scans) and their table of sources (.csv).",
     )
     parser.add_argument(
         "--captures",
         type=Path,
-        default=_ROOT.parent / "shared" / "data",
+        default=default_captures(),
         metavar="DIR",
-        help="holds captures.csv and the folder captures/ (default: %(default)s)",
+        help="holds captures.csv and the folder captures/; else $EDGE_CAPTURES (%(default)s)",
     )
     parser.add_argument(
         "-o",
         type=Path,
-        default=_ROOT / "compile" / "demo" / "recordings.scans",
+        default=SHIPPED,
         metavar="FILE",
         dest="out",
-        help="the recording; the table is written beside it (default: %(default)s)",
+        help="the recording; the table is written beside it (%(default)s)",
     )
     parser.add_argument(
         "--test", action="store_true", help="put every capture of a class into the test split"
     )
-    return parser.parse_args(argv)
+    parser.set_defaults(run=_run)
+    return parser
+
+
+def default_captures() -> Path:
+    """Where captures are looked for: $EDGE_CAPTURES, or a folder beside this project."""
+    return Path(os.environ.get("EDGE_CAPTURES") or SHIPPED.parents[3] / "shared" / "data")
+
+
+def _run(args: argparse.Namespace) -> None:
+    sources = read_table(args.captures)
+    assign_splits(sources)
+    for s in sources if args.test else ():
+        s.split = Split.UNKNOWN if s.split is Split.UNKNOWN else Split.TEST
+    recording = record(sources, lambda line: print(line, file=sys.stderr))
+    data = recording.to_bytes()
+    write_whole(args.out, data)
+    write_whole(args.out.with_suffix(".csv"), table_text(sources).encode())
+    summary = f"{len(recording.rows)} sweeps of {len(sources)} captures, {len(data)} bytes"
+    print(f"{args.out}: {summary}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit code 0, or 2 with one line on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="derive_scans", description="IQ captures to recorded sweeps (.scans)."
-    )
-    parser.add_argument("--captures", type=Path, default=_ROOT.parent / "shared" / "data", metavar="DIR")
-    parser.add_argument(
-        "-o", type=Path, default=_ROOT / "compile/demo/recordings.scans", metavar="FILE", dest="out"
-    )
-    parser.add_argument(
-        "--test", action="store_true", help="put every capture of a class into the test split"
-    )
-    args = parser.parse_args(argv)
-    try:
-        sources = read_table(args.captures)
-        assign_splits(sources)
-        if args.test:
-            for s in sources:
-                s.split = Split.UNKNOWN if s.split is Split.UNKNOWN else Split.TEST
-        recording = record(sources, lambda line: print(line, file=sys.stderr))
-        data = recording.to_bytes()
-        write_whole(args.out, data)
-        write_whole(args.out.with_suffix(".csv"), table_text(sources).encode())
-    except EdgeError as e:
-        print(f"derive_scans: {e}", file=sys.stderr)
-        return e.exit_code
-    print(
-        f"{args.out}: {len(recording.rows)} sweeps of {len(sources)} captures, {len(data)} bytes",
-        file=sys.stderr,
-    )
-    return 0
+    return console.main(_parser(), argv)

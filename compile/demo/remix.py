@@ -193,21 +193,25 @@ def peak_of(power: Power) -> tuple[float, float]:
 
 def remix_burst(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
     """Codes of one sweep: a burst of the capture, cut out, moved, scaled, in fresh noise."""
+    return received(*burst_and_noise(iq, found, rng), rng)
+
+
+def burst_and_noise(iq: Iq, found: Stretches, rng: np.random.Generator) -> tuple[Iq, Iq]:
+    """A burst of the capture, cut out and moved, and the fresh noise that it is to be put in."""
     window = without_lines(cut(iq, found.active, rng), found.lines_hz)
     peak, peak_hz = peak_of(frames(window).max(axis=0))
-    burst = isolate(window, peak_hz)
-    noise = fresh_noise_power(peak, found.floor, rng)
-    return _received(moved(burst, peak_hz, rng), noise, rng)
+    noise_power = fresh_noise_power(peak, found.floor, rng)
+    return moved(isolate(window, peak_hz), peak_hz, rng), white_noise(len(window), noise_power, rng)
 
 
 def remix_quiet(iq: Iq, found: Stretches, rng: np.random.Generator) -> bytes:
     """Codes of one sweep: a signal-free stretch of the capture, treated as a burst would be."""
     stretch = isolate(without_lines(cut(iq, found.quiet, rng), found.lines_hz), found.peak_hz)
-    noise = found.floor * decibels(ABOVE_FLOOR_DB + rng.uniform(0, 12))
-    return _received(moved(stretch, found.peak_hz, rng), noise, rng)
+    noise_power = found.floor * decibels(ABOVE_FLOOR_DB + rng.uniform(0, 12))
+    return received(moved(stretch, found.peak_hz, rng), white_noise(len(stretch), noise_power, rng), rng)
 
 
-def _received(iq: Iq, noise_power: float, rng: np.random.Generator) -> bytes:
-    heard = iq + white_noise(len(iq), noise_power, rng)
+def received(signal: Iq, noise: Iq, rng: np.random.Generator) -> bytes:
+    """Codes of one sweep over a signal in noise, at a random gain."""
     gain = decibels(rng.uniform(*GAIN_DB))
-    return codes(frames(heard).max(axis=0) * gain)
+    return codes(frames(signal + noise).max(axis=0) * gain)

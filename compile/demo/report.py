@@ -18,6 +18,7 @@ from compile.accuracy import RESAMPLES, SEED, share_with_interval
 from compile.decide import decide
 from compile.demo.train import Sweeps, fit
 from compile.pipeline import Pipeline
+from edge_runtime.errors import BadInput
 from edge_runtime.recording import Origin, Split
 from edge_runtime.verdict import UNKNOWN
 
@@ -26,35 +27,55 @@ Bools = NDArray[np.bool_]
 FOLDS = 4
 
 
-def figures(sweeps: Sweeps, model: str, pipeline: Pipeline) -> dict[str, Any]:
-    """Every figure, ready for JSON. model: LightGBM's text. Raises BadInput where the pipeline cannot be fitted."""
-    import lightgbm  # noqa: PLC0415 (only who trains needs it)
+def figures(sweeps: Sweeps, model: str, pipeline: Pipeline, others: Sweeps | None = None) -> dict[str, Any]:
+    """Every figure, ready for JSON.
 
-    booster = lightgbm.Booster(model_str=model)
-    scores = np.asarray(booster.predict(sweeps.features.astype(np.float32), raw_score=True), np.float64)
-    best = scores.argmax(axis=1)
+    model: LightGBM's text. others: sweeps of another recording to judge it on, in place of the test split.
+    Raises BadInput where the model is none, or the pipeline cannot be fitted.
+    """
+    scores = raw_scores(model, sweeps)
     known = np.where(sweeps.label < sweeps.classes, sweeps.label, -1)
     split = sweeps.split.astype(np.uint8)
     classes = sweeps.labels[: sweeps.classes]
     fitted = calibrate.fit(pipeline, sweeps.features, known, split, scores, classes=classes)
-    verdict = decide(fitted, sweeps.features, scores)["label"].astype(np.int64)
+    judged = others or sweeps
+    if others:
+        scores = raw_scores(model, others)
+    best = scores.argmax(axis=1)
+    verdict = decide(fitted, judged.features, scores)["label"].astype(np.int64)
+    parts = slices(judged)
     return {
         "classes": list(classes),
-        "held_out": held_out(sweeps, best, verdict),
-        "recall": {name: recalls(sweeps, best, rows) for name, rows in slices(sweeps).items()},
-        "confusion": {name: confusion(sweeps, best, rows).tolist() for name, rows in slices(sweeps).items()},
-        "unknown": unknown(sweeps, verdict),
+        "held_out": held_out(judged, best, verdict),
+        "recall": {name: recalls(judged, best, rows) for name, rows in parts.items()},
+        "confusion": {name: confusion(judged, best, rows).tolist() for name, rows in parts.items()},
+        "unknown": unknown(judged, verdict),
         "background_leak": background_leak(sweeps),
         "loudness_leak": loudness_leak(sweeps),
         "by_session": by_session(sweeps),
     }
 
 
+def raw_scores(model: str, sweeps: Sweeps) -> NDArray[np.float64]:
+    """The model's raw scores, (n, classes). Raises BadInput where the text is no such model."""
+    import lightgbm  # noqa: PLC0415 (only who trains needs it)
+
+    if not model.startswith("tree\n"):
+        raise BadInput("model: not LightGBM's text of a model; train it with scripts/train_demo")
+    try:
+        booster = lightgbm.Booster(model_str=model)
+        return np.asarray(booster.predict(sweeps.features.astype(np.float32), raw_score=True), np.float64)
+    except lightgbm.basic.LightGBMError as e:
+        line = str(e).splitlines()[0]
+        raise BadInput(f"model: LightGBM cannot use it ({line}); train it with scripts/train_demo") from e
+
+
 def slices(sweeps: Sweeps) -> dict[str, Bools]:
-    """The held-out sweeps: in fresh noise, and as their receiver heard them."""
+    """The held-out sweeps, where there are any: in fresh noise, and as their receiver heard them."""
     test = (sweeps.split == Split.TEST) & (sweeps.label < sweeps.classes)
     recorded = sweeps.origin == Origin.RECORDED
-    return {"remix": test & ~recorded, "recorded": test & recorded}
+    parts = {"remix": test & ~recorded, "recorded": test & recorded}
+    return {name: rows for name, rows in parts.items() if rows.any()}
 
 
 def held_out(sweeps: Sweeps, best: Ints, verdict: Ints) -> dict[str, Any]:
@@ -223,15 +244,17 @@ def _interval(share: dict[str, Any]) -> str:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """Draw the confusion matrices of the held-out sweeps as shares of each true class."""
+    """Draw the confusion matrices of the held-out sweeps. Raises BadInput where the file cannot be written."""
     import matplotlib as mpl  # noqa: PLC0415 (only for --plot)
 
     mpl.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
     names = figures["classes"]
-    figure, axes = pyplot.subplots(1, len(figures["confusion"]), figsize=(14, 6.5), layout="constrained")
-    for axis, (name, counts) in zip(axes, figures["confusion"].items(), strict=True):
+    figure, axes = pyplot.subplots(
+        1, max(1, len(figures["confusion"])), figsize=(14, 6.5), layout="constrained", squeeze=False
+    )
+    for axis, (name, counts) in zip(axes[0], figures["confusion"].items(), strict=False):
         table = np.array(counts)
         share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -244,5 +267,9 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         axis.set_yticks(range(len(names)), names)
         axis.set_xlabel("answered")
         axis.set_ylabel("true")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as e:
+        raise BadInput(f"plot {path}: {e}; give a .png in a folder that can be written") from e
+    finally:
+        pyplot.close(figure)

@@ -30,10 +30,13 @@ from compile.build import build
 from compile.features import features_to_npz
 from compile.pipeline import Pipeline
 from edge_runtime import console
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeError
 from edge_runtime.recording import Recording, Row, Split
 
 HERE = Path(__file__).parent
+NETWORK = HERE / "network.onnx"
+"""Asked where the trees are unsure (see train_network.py)."""
 RECORDINGS, MODEL, PIPELINE = HERE / "recordings.scans", HERE / "trees.txt", HERE / "pipeline.toml"
 
 SEED = 20261124
@@ -51,7 +54,7 @@ def build_demo(folder: Path, targets: Sequence[str] = ("host", "aarch64", "armv7
     """Build the shipped model into a bundle in `folder`; its path."""
     data = folder / "demo.npz"
     features_to_npz(Recording.open(RECORDINGS), Pipeline.load(PIPELINE), data)
-    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=targets)
+    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=targets, network=NETWORK)
     bundle.save(folder / "demo.edge")
     return folder / "demo.edge"
 
@@ -180,10 +183,17 @@ def _run(args: argparse.Namespace) -> None:
         print("building the bundle: features, C, three targets, parity under emulation", file=sys.stderr)
         bundle = build_demo(folder)
         summary = play(bundle, folder, args.scans, args.rate, args.profile)
+        summary["cascade"] = gain(Bundle.open(bundle))
     if args.json:
         console.print_json(summary)
     else:
         print("\n".join(lines(summary)))
+
+
+def gain(bundle: Bundle) -> dict[str, Any]:
+    """What the network adds to the trees on all scans that neither saw."""
+    cascade = bundle.manifest["network"]["cascade"]
+    return {name: cascade[name] for name in ("accuracy", "instructions", "asked")}
 
 
 def lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -196,6 +206,11 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
         f"accuracy   {summary['accuracy']:.3f} ({low:.3f} to {high:.3f}) on {summary['accuracy_scans']} sweeps of "
         f"{summary['accuracy_recordings']} recordings that training never saw"
     )
+    cascade = summary["cascade"]
+    for name in ("trees", "network", "cascade"):
+        value, work = cascade["accuracy"][name]["value"], cascade["instructions"][name]
+        yield f"{name:<10} {value:.3f} right on all held-out scans, {work:,} instructions a scan on aarch64"
+    yield f"           the network was asked of {100 * cascade['asked']:.1f} % of them"
     yield (
         f"strangers  {100 * summary['unknown_kinds_answered_unknown']:.0f} % of {summary['unknown_kinds_scans']} "
         f"sweeps of kinds that are no class were answered UNKNOWN"

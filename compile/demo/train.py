@@ -67,14 +67,19 @@ class Sweeps:
     classes: int
 
 
-def read(recording_file: Path, pipeline_file: Path) -> Sweeps:
-    """The sweeps of a recording with the features of a pipeline. Raises BadInput where either is not one."""
+def read(recording_file: Path, pipeline_file: Path, classes: int | None = None) -> Sweeps:
+    """The sweeps of a recording with the features of a pipeline. Raises BadInput where either is not one.
+
+    classes: how many there are; else the labels of the training split are the classes.
+    """
     recording, pipeline = Recording.open(recording_file), Pipeline.load(pipeline_file)
     rows, captures = recording.rows, recording.captures
     labels = list(recording.labels)
-    trained = {row.label for row in rows if row.split is Split.TRAIN}
-    if trained != set(range(len(trained))) or len(trained) < 2:
-        raise BadInput(f"recording {recording_file}: no training sweeps of every class; derive it again")
+    if classes is None:
+        trained = {row.label for row in rows if row.split is Split.TRAIN}
+        classes = len(trained)
+        if trained != set(range(classes)) or classes < 2:
+            raise BadInput(f"recording {recording_file}: no training sweeps of every class; derive it again")
     names = [*labels, *sorted({c["label"] for c in captures} - set(labels))]
     sessions = sorted({c["session"] for c in captures})
     capture = np.array([row.capture for row in rows])
@@ -88,7 +93,7 @@ def read(recording_file: Path, pipeline_file: Path) -> Sweeps:
         np.array([row.origin for row in rows]),
         names,
         pipeline.feature_names,
-        len(trained),
+        classes,
     )
 
 
@@ -113,7 +118,7 @@ def shipped_text(text: str) -> str:
     Left out: the extremes of the features, sizes, gains, counts and weights of nodes and leaves, importances,
     parameters (file paths are among them). LightGBM and Treelite load the rest.
     """
-    head, *trees = text.split("end of trees", maxsplit=1)[0].split("\nTree=")
+    head, *trees = text.partition("end of trees")[0].split("\nTree=")
     fields = dict(line.split("=", 1) for line in head.splitlines() if "=" in line)
     names = fields["feature_names"]
     lines = ["tree", *(f"{key}={fields[key]}" for key in _HEADER), f"feature_names={names}"]
@@ -139,30 +144,24 @@ def write(path: Path, text: str) -> None:
         part.write_text(text, encoding="ascii")
         part.replace(path)
     except OSError as e:
-        raise BadInput(f"model {path}: {e.strerror}; choose another file with -o") from e
+        raise BadInput(f"model {path}: {e.strerror}; choose another file with --model") from e
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = console.Parser(prog="train_demo", description="Train the demo's model, or say what it is worth.")
-    files = (("recording", "recordings.scans"), ("pipeline", "pipeline.toml"))
-    for name, file in files:
+    for name, file in (
+        ("recording", "recordings.scans"),
+        ("pipeline", "pipeline.toml"),
+        ("model", "trees.txt"),
+    ):
         parser.add_argument(f"--{name}", type=Path, default=HERE / file, metavar="FILE", help="(%(default)s)")
     parser.add_argument(
-        "-o",
-        type=Path,
-        default=HERE / "trees.txt",
-        metavar="FILE",
-        dest="model",
-        help="the model (%(default)s)",
+        "--report", action="store_true", help="train nothing: figures of the model that is there"
     )
+    parser.add_argument("--json", action="store_true", help="the figures as one JSON document")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw its confusion matrices")
     parser.add_argument(
-        "--report", action="store_true", help="train nothing; the figures of the model that is there"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="the figures as one JSON document; implies --report"
-    )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the confusion matrices; implies --report"
+        "--held-out", type=Path, metavar="FILE", help="judge it on the test split of another recording"
     )
     parser.set_defaults(run=_run)
     return parser
@@ -170,18 +169,23 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     sweeps = read(args.recording, args.pipeline)
-    if not (args.report or args.json or args.plot):
-        text = train(sweeps)
-        write(args.model, text)
-        print(f"{args.model}: {text.count('Tree=')} trees, {len(text)} bytes", file=sys.stderr)
+    if args.report or args.json or args.plot or args.held_out:
+        _report(args, sweeps)
         return
+    text = train(sweeps)
+    write(args.model, text)
+    print(f"{args.model}: {text.count('Tree=')} trees, {len(text)} bytes", file=sys.stderr)
+
+
+def _report(args: argparse.Namespace, sweeps: Sweeps) -> None:
     from compile.demo import report  # noqa: PLC0415 (it imports this module)
 
     try:
         model = args.model.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"model {args.model}: {e}; train it with scripts/train_demo") from e
-    figures = report.figures(sweeps, model, Pipeline.load(args.pipeline))
+    others = read(args.held_out, args.pipeline, sweeps.classes) if args.held_out else None
+    figures = report.figures(sweeps, model, Pipeline.load(args.pipeline), others)
     if args.plot:
         report.plot(figures, args.plot)
     if args.json:
@@ -192,4 +196,4 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    return console.main(_arguments(), arguments)
+    return console.main(_parser(), arguments)

@@ -42,6 +42,15 @@ _FEATURES = """\
 /* The features of one scan. Returns 0, or the enum edge_reason for which the scan breaks the contract; then
  * `features` is not written. */
 EDGE_API int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *features);
+
+/* Powers from a scanner that sends a byte a point: offset_cdbm + scale_cdb * code, held within an int16. */
+typedef struct edge_coding {
+    uint32_t points;
+    int32_t scale_cdb; /* of one step of the code; an RF Explorer's is -50 */
+    int32_t offset_cdbm;
+} edge_coding;
+
+EDGE_API void edge_powers(const uint8_t *codes, const edge_coding *coding, int16_t *power_cdbm);
 """
 
 _INFER = """\

@@ -23,7 +23,8 @@ def features_c(pipeline: Pipeline) -> str:
     """The C that computes the features: needs `edge_model.h` and the kernels' headers included before it.
 
     Exports `int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *features)`: 0, or
-    the reason why the scan breaks the contract (then `features` is not written).
+    the reason why the scan breaks the contract (then `features` is not written). And `edge_powers`, the way from
+    a scanner's codes to `power_cdbm`.
     """
     terms = {f.name: KERNELS[f.kernel].term(f.params) for f in pipeline.features}
     early = screen_features(pipeline)
@@ -193,5 +194,12 @@ EDGE_API int edge_features(const int16_t *power_cdbm, uint32_t points, int32_t *
     edge_screen_features(&w, features);
     edge_more_features(&w, features);
     return EDGE_OK;
+}
+
+EDGE_API void edge_powers(const uint8_t *codes, const edge_coding *coding, int16_t *power_cdbm)
+{
+    int32_t scale_cdb = coding->scale_cdb, offset_cdbm = coding->offset_cdbm;
+    for (uint32_t i = 0, points = coding->points; i < points; i++)
+        power_cdbm[i] = edge_level(offset_cdbm + scale_cdb * codes[i]);
 }
 """

@@ -153,6 +153,8 @@ def _install(requirements: Sequence[str], arch: Arch, constraints: Path | None, 
     ]
     command += ["--target", str(folder), "--only-binary=:all:", "--implementation=cp"]
     command += [f"--python-version={PYTHON}", *(f"--platform={tag}" for tag in arch.platforms)]
+    if arch is ARMHF:
+        command.append("--no-deps")  # numpy has no wheel for armv7; the root has Debian's
     if constraints is not None:
         command += ["--constraint", str(constraints)]
     _run([*command, *requirements], f"wheels for {arch.name}: pip", path=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_runtime.scanners.codes import Expander, in_python
 from edge_runtime.verdict import UNKNOWN, Rung, Verdict
 
 
@@ -12,6 +13,8 @@ class BaselineEngine:
     stands_out_cdb: how far above the median a peak must be to count, hundredths of a dB.
     reason: why the model does not answer; carried in every verdict.
     """
+
+    expander: Expander = staticmethod(in_python)
 
     def __init__(self, nothing: int, stands_out_cdb: int, reason: int) -> None:
         self._nothing = nothing

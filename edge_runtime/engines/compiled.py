@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
-from edge_runtime.verdict import UNKNOWN, VERDICT_STRUCT, Rung, Verdict
+from edge_runtime.scanners.codes import Expand, Expander, in_python
+from edge_runtime.verdict import VERDICT_STRUCT, Answer, Verdict
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
-_new_tuple = tuple.__new__
+_unpack = VERDICT_STRUCT.unpack
 
 _MACHINES = {
     "x86_64": "x86_64",
@@ -36,6 +37,12 @@ def machine_target() -> str:
     return _MACHINES.get(name, name)
 
 
+class _Coding(ctypes.Structure):
+    """`edge_coding` of `edge_model.h`."""
+
+    _fields_ = (("points", ctypes.c_uint32), ("scale_cdb", ctypes.c_int32), ("offset_cdbm", ctypes.c_int32))
+
+
 class CompiledEngine:
     """An artifact's shared library, loaded from memory.
 
@@ -50,12 +57,15 @@ class CompiledEngine:
         self.n_outputs = n_outputs
         self._library = load_library(elf, target)
         self._verdict = ctypes.create_string_buffer(VERDICT_STRUCT.size)
-        self._verdict_at = ctypes.addressof(self._verdict)
+        self._verdict_at = ctypes.byref(self._verdict)
         self._scores = self._library.edge_model_scores
         self._scores.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self._infer = getattr(self._library, "edge_infer", None)  # absent from a model without a pipeline
+        # Absent from a model without a pipeline. No argtypes: bytes, ints and references are passed as they are,
+        # and to convert what needs no conversion costs more than the call.
+        self._infer = getattr(self._library, "edge_infer", None)
         if self._infer is not None:
-            self._infer.argtypes = [ctypes.c_char_p, ctypes.c_uint32, ctypes.c_void_p]
+            self._infer.restype = None  # what it returns is in the verdict, too
+        self._screen = getattr(self._library, "edge_screen", None)
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
@@ -70,15 +80,38 @@ class CompiledEngine:
         model = bundle.manifest["model"]
         return cls(bundle.entry(artifacts[name]["entry"]), name, model["n_features"], model["n_outputs"])
 
-    def infer(self, power_cdbm: bytes) -> Verdict:
-        """The verdict on a sweep of little-endian int16; where the contract is broken, `reason` says how."""
+    def infer(self, power_cdbm: bytes) -> Answer:
+        """The answer to a sweep of little-endian int16; where the contract is broken, its reason says how."""
         if self._infer is None:
             raise BadInput("this bundle holds a model without a pipeline; build it with --pipeline")
-        code = self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
-        if code:
-            return Verdict(UNKNOWN, UNKNOWN, code, Rung.NONE, 0, 0, 0.0)
-        # What Verdict._make does, without its Python frame: this runs once a scan.
-        return _new_tuple(Verdict, VERDICT_STRUCT.unpack_from(self._verdict))
+        self._infer(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)  # written whole, contract kept or not
+        answer: Answer = _unpack(self._verdict)
+        return answer
+
+    @property
+    def expander(self) -> Expander:
+        """From a scanner's codes to powers in one C call, where the artifact is new enough to know how."""
+        return self._expander if hasattr(self._library, "edge_powers") else in_python
+
+    def _expander(self, points: int, scale_cdb: int, offset_cdbm: int) -> Expand:
+        coding = _Coding(points, scale_cdb, offset_cdbm)
+        powers = ctypes.create_string_buffer(2 * points)
+        coding_at, powers_at = ctypes.byref(coding), ctypes.byref(powers)
+        edge_powers = self._library.edge_powers
+        edge_powers.restype = None
+
+        def expand(codes: bytes) -> bytes:
+            edge_powers(codes, coding_at, powers_at)
+            return powers.raw
+
+        return expand
+
+    def screen(self, power_cdbm: bytes) -> Verdict:
+        """The screen's verdict alone; its rung is NONE and its reason OK where it has no answer: ask `infer`."""
+        if self._screen is None:
+            raise BadInput("this bundle holds no screen; build it with --pipeline")
+        self._screen(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
+        return Verdict._make(_unpack(self._verdict))
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""
@@ -90,8 +123,10 @@ class CompiledEngine:
         return list(raw)
 
 
-def load_library(elf: bytes, target: str) -> ctypes.CDLL:
+def load_library(elf: bytes, target: str) -> ctypes.PyDLL:
     """Load a shared library's bytes into this process. Raises BadInput where this machine cannot run it.
+
+    A PyDLL: to let go of the interpreter's lock and take it again costs more than the other threads would gain.
 
     An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where the
     file system is mounted read-only or noexec. It stays open: the loader knows a library by its path, so with
@@ -100,7 +135,7 @@ def load_library(elf: bytes, target: str) -> ctypes.CDLL:
     descriptor = os.memfd_create("edge_model", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, elf)
-        return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        return ctypes.PyDLL(f"/proc/self/fd/{descriptor}")
     except OSError as e:
         os.close(descriptor)
         raise BadInput(

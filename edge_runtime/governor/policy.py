@@ -26,18 +26,18 @@ from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.pricing import Pricing
 from edge_runtime.verdict import Rung
 
-BLOCK = 64
+BLOCK = 96
 """Thresholds hold for this many scans."""
 PROBE_SHARE = 512
 """Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
 _COUNT_SCANS = 256
 """Scores are counted so many at a time: that costs as much as some ten decisions."""
-_AT_ONCE = 32
+_AT_ONCE = 64
 """The trees and the network are paid for so many at a time while there is plenty."""
-_LEARN_ALL = 256
-"""After so many blocks only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
-_LEARN_ONE_IN = 16
+_LEARN_ALL = 512
+"""After so many trials only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
+_LEARN_ONE_IN = 64
 
 
 class Governor:
@@ -54,13 +54,14 @@ class Governor:
     pays_trees(), pays_network(): pay for the rung; False where the account does not cover it.
         These four are methods of built-in objects, called at a third of the cost of a Python function.
     network_upto: the highest margin, 0 (the trees are undecided) to 255, that is worth the network.
+    ample: all scans of the block are worth the trees, whatever the screen says: no need to ask it first.
     learning: whether `learn` wants to hear what the trees and the network found.
     """
 
     __slots__ = (
         "_blocks", "_clock_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
-        "_probe_gap", "_probe_in", "_scores", "_screen_nj", "_seed", "_trees_nj", "bar", "dense", "ladder",
-        "learning", "network_upto", "note", "pays_network", "pays_trees",
+        "_probe_gap", "_probe_in", "_scores", "_screen_nj", "_seed", "_trees_nj", "_trials", "ample",
+        "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +82,7 @@ class Governor:
         self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us())
         self._scores = bytearray()
         self._learnt: list[tuple[int, int, bool, bool | None]] = []
-        self._blocks = 0
+        self._blocks = self._trials = 0
         self._look_in = 0
         self._limit = Rung.NETWORK
         self._seed = seed
@@ -90,7 +91,7 @@ class Governor:
         self._probe_in = self._random(self._probe_gap)
         self.learning = True
         self.network_upto = -1
-        self.dense = False
+        self.dense = self.ample = False
         self._pay_screens(BLOCK + 1)
         self.note = self._scores.append
         self.bar = chain.from_iterable(self._blocks_of_bars()).__next__
@@ -146,12 +147,13 @@ class Governor:
             self._scores.clear()
             pricing.count(scores, now_us)
             pricing.learn(self._learnt)
+            self._trials += len(self._learnt)
             self._learnt.clear()
         pricing.update(now_us)
         pricing.set_thresholds()
         self._pay_screens(BLOCK)
         self._blocks += 1
-        self.learning = self._blocks < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
+        self.learning = self._trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
     def _pay_screens(self, screens: int) -> None:
         """Where every scan of the block is screened, its screens are paid together, before they run.
@@ -166,8 +168,10 @@ class Governor:
         self.network_upto = pricing.network_upto if self._limit >= Rung.NETWORK else -1
         looks = max(1, BLOCK // pricing.every)
         if self._limit < Rung.TREES:
+            self.ample = False
             return [256] * looks
         bars = [pricing.trees_from] * looks
+        self.ample = self.dense and pricing.trees_from == 0
         self._probe_in -= max(BLOCK, pricing.every)
         if self._probe_in <= 0:
             bars[self._random(looks) - 1] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edge_runtime.errors import HardwareUnavailable
 
@@ -32,6 +32,23 @@ class Reading(NamedTuple):
     uncertainty_j: float
     rail_v: float
     at_us: int
+
+
+class Charge(NamedTuple):
+    """The energy of one scan as a journal record holds it: integers, made once a rung."""
+
+    energy_nj: int
+    energy_sigma_nj: int
+    source: int
+    rail_mv: int
+
+
+class ScanMeter(Protocol):
+    """What the loop needs of a meter: the modelled one has it, and so has the field's."""
+
+    def charge(self, rung: int) -> Charge:
+        """Count one scan answered at `rung`; its energy."""
+        ...
 
 
 class Meter(ABC):

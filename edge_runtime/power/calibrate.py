@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 from edge_runtime import console
 from edge_runtime.errors import BadInput, CheckFailed, HardwareUnavailable
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import Sleep
 from edge_runtime.power.i2c import explain
-from edge_runtime.power.meters import add_bench_arguments, bench_of, open_chip
+from edge_runtime.power.meters import bench_of, open_chip
 from edge_runtime.power.shunt import ShuntChip
 
 CONVERSIONS = 16

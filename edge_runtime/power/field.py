@@ -11,14 +11,17 @@ a duty cycle, or pauses, bring it out.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from argparse import Namespace
+from contextlib import ExitStack
+from typing import Any
 
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.power.attribution import Estimate, Regression
-from edge_runtime.power.base import Meter, Source
+from edge_runtime.power.base import Charge, Meter, Source
 from edge_runtime.power.clock import ClockUs
 from edge_runtime.power.interval import Interval
-from edge_runtime.power.modelled import Charge, ModelledMeter
+from edge_runtime.power.meters import bench_of, open_meter
+from edge_runtime.power.modelled import ModelledMeter
 from edge_runtime.verdict import Rung
 
 WINDOW_S = 2.0
@@ -29,32 +32,26 @@ _MAX_NJ = 0xFFFF_FFFF
 _Z95 = 1.96
 
 
-class ScanMeter(Protocol):
-    """What the loop and its summary need: the modelled meter has it, and so has the field's."""
-
-    source: Source
-
-    def charge(self, rung: int) -> Charge: ...
-
-    @property
-    def scans(self) -> int: ...
-
-    @property
-    def scans_uj(self) -> Interval: ...
-
-
 class FieldMeter:
     """A real meter in the loop, with the modelled one to fall back on.
 
-    charge: once a scan. close: the last window. summary: what was found, for the run's end.
-    A meter that fails ends the measuring, not the loop: `lost` says why, and the model goes on.
+    charge: once a scan. finish: the last window. summary: what was found, for the run's end.
+    A meter that fails ends the measuring, not the loop: `lost` says why, and the model goes on. With an emulated
+    meter all is done but the charging: no record says "measured" that was not.
     """
 
     def __init__(
-        self, meter: Meter, modelled: ModelledMeter, clock_us: ClockUs, window_s: float = WINDOW_S
+        self,
+        meter: Meter,
+        modelled: ModelledMeter,
+        clock_us: ClockUs,
+        *,
+        window_s: float = WINDOW_S,
+        emulated: bool = False,
     ) -> None:
         self._meter, self._modelled, self._clock_us = meter, modelled, clock_us
         self._window_us = int(window_s * 1e6)
+        self._emulated = emulated
         self._counts = [0] * len(Rung)
         self._ever = [0] * len(Rung)
         self._charges: list[Charge | None] = [None] * len(Rung)
@@ -98,13 +95,13 @@ class FieldMeter:
         rail_mv = 0 if math.isnan(self._last.rail_v) else round(self._last.rail_v * 1e3)
         for rung in Rung:
             found = self._estimates[rung.name.lower()]
-            self._charges[rung] = _charge(found, rail_mv)
+            self._charges[rung] = None if self._emulated else _charge(found, rail_mv)
 
-    def close(self) -> None:
-        """Take what is left, solve once more, and close the meter."""
+    def finish(self) -> dict[str, Any]:
+        """Take what is left and solve once more; the summary."""
         self._close_window()
         self._solve()
-        self._meter.close()
+        return self.summary()
 
     @property
     def scans(self) -> int:
@@ -143,6 +140,7 @@ class FieldMeter:
         return {
             "meter": self._meter.name,
             "domain": self._meter.domain,
+            "emulated": self._emulated,
             "lost": self.lost,
             "energy_j": joules,
             "energy_uncertainty_j": uncertain if math.isfinite(uncertain) else None,
@@ -151,11 +149,22 @@ class FieldMeter:
         }
 
 
+def in_the_loop(args: Namespace, modelled: ModelledMeter, clock_us: ClockUs, stack: ExitStack) -> FieldMeter:
+    """The meter that `--meter` names, for the loop; it is closed with the stack.
+
+    Raises BadInput for a name that is none, HardwareUnavailable where the meter is not there.
+    """
+    bench, _ = bench_of(args, stack)
+    meter = stack.enter_context(open_meter(args.meter, bench))
+    meter.require()
+    return FieldMeter(meter, modelled, clock_us, emulated=args.emulated)
+
+
 def _charge(found: Estimate, rail_mv: int) -> Charge | None:
     nj = found.value * 1e9
     if not found.resolved or not 0 <= nj <= _MAX_NJ:
         return None
-    return Charge(round(nj), round((found.high - found.low) / 2 / _Z95 * 1e9), Source.MEASURED, rail_mv)
+    return Charge(round(nj), round((found.high - found.low) / 2 / _Z95 * 1e9), int(Source.MEASURED), rail_mv)
 
 
 def _row(found: Estimate, name: str) -> dict[str, Any]:

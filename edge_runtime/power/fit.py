@@ -40,7 +40,7 @@ class Window:
     floating: float = 0.0
 
     def row(self) -> list[float]:
-        """What energy is linear in, in units that make all coefficients of a size: W, W, and nJ times 1e9."""
+        """What energy is linear in: seconds, busy seconds, billions of instructions by class."""
         return [self.seconds, self.busy_s, *(getattr(self, c) * 1e-9 for c in CLASSES)]
 
 
@@ -48,13 +48,14 @@ class Window:
 class Fit:
     """Coefficients with 95 % intervals. holdout_error: relative, root mean square, over the held-out windows.
 
-    instruction_pj: all that an instruction of the session's mix costs beyond idle, its time included.
+    instruction_pj: all that an instruction of the session's mix costs beyond idle, its time included; None where
+        the session counted none.
     """
 
     idle_mw: Interval
     busy_core_mw: Interval
     class_pj: dict[str, Interval]
-    instruction_pj: Interval
+    instruction_pj: Interval | None
     holdout_error: float
     windows: int
 
@@ -101,7 +102,7 @@ def fit(windows: Sequence[Window]) -> Fit:
     x = np.array([w.row() for w in windows])
     y = np.array([w.energy_j for w in windows])
     used = x.any(axis=0)
-    if np.linalg.matrix_rank(x[:, used] / x[:, used].max(axis=0)) < used.sum():
+    if not used[1] or np.linalg.matrix_rank(x[:, used] / x[:, used].max(axis=0)) < used.sum():
         raise CheckFailed(
             "fit: the windows do not tell idle, busy and instructions apart; vary the work more"
         )
@@ -122,12 +123,13 @@ def fit(windows: Sequence[Window]) -> Fit:
         return Interval(float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
 
     totals = np.array([w.row() for w in windows]).sum(axis=0)
-    per_instruction = full[:, 1:] @ totals[1:] / max(totals[2:].sum(), 1e-30)
+    counted = totals[2:].sum()
+    per_instruction = full[:, 1:] @ totals[1:] / counted if counted else None
     return Fit(
         idle_mw=interval(full[:, 0] * 1e3),
         busy_core_mw=interval(full[:, 1] * 1e3),
         class_pj={c: interval(full[:, 2 + k] * 1e3) for k, c in enumerate(CLASSES) if used[2 + k]},
-        instruction_pj=interval(per_instruction * 1e3),
+        instruction_pj=None if per_instruction is None else interval(per_instruction * 1e3),
         holdout_error=error,
         windows=len(windows),
     )
@@ -151,7 +153,7 @@ def fitted_board(board: Board, name: str, found: Fit, conditions: str, date: str
         aliases=(),
         idle_mw=quantity(found.idle_mw),
         busy_core_mw=quantity(found.busy_core_mw),
-        instruction_pj=quantity(found.instruction_pj),
+        instruction_pj=quantity(found.instruction_pj) if found.instruction_pj else board.instruction_pj,
         **classes,
     )
 
@@ -214,7 +216,7 @@ def _document(found: Fit, path: Path) -> dict[str, Any]:
         "idle_mw": found.idle_mw.to_json(),
         "busy_core_mw": found.busy_core_mw.to_json(),
         **{f"{c}_pj": i.to_json() for c, i in found.class_pj.items()},
-        "instruction_pj": found.instruction_pj.to_json(),
+        "instruction_pj": found.instruction_pj.to_json() if found.instruction_pj else None,
         "holdout_error": found.holdout_error,
         "windows": found.windows,
         "profile": str(path),
@@ -226,5 +228,6 @@ def _lines(found: Fit, path: Path) -> Iterable[str]:
     yield f"a busy core     {found.busy_core_mw} mW"
     for name, interval in found.class_pj.items():
         yield f"{name:<15} {interval} pJ"
-    yield f"an instruction  {found.instruction_pj} pJ, its time included"
+    if found.instruction_pj is not None:
+        yield f"an instruction  {found.instruction_pj} pJ, its time included"
     yield f"hold-out error  {100 * found.holdout_error:.2g} % over {found.windows} windows; written to {path}"

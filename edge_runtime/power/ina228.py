@@ -58,6 +58,7 @@ class Ina228Meter(Meter):
     def read(self) -> Reading:
         """What the chip has added up, corrected by the calibration."""
         self.require()
+        now = self._clock_us()
         try:
             raw_j = self._device.wide(ENERGY, 5) * 16 * 3.2 * self._lsb_a
             flags = self._device.word(DIAGNOSIS)
@@ -65,7 +66,6 @@ class Ina228Meter(Meter):
         except OSError as e:
             self.unavailable = explain(e, self._address)
             self.require()
-        now = self._clock_us()
         seconds, calibration = (now - self._begun_us) * 1e-6, self._calibration
         offset_w = calibration.offset_uv / (calibration.shunt_ohm * 1e6) * volts
         joules = (raw_j - offset_w * seconds) / calibration.gain

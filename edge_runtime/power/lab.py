@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -28,8 +29,9 @@ from edge_runtime.engines import open_engine
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.attribution import median_interval
 from edge_runtime.power.base import Meter
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.kernel import text
-from edge_runtime.power.meters import NAMES, add_bench_arguments, bench_of, open_meter
+from edge_runtime.power.meters import NAMES, bench_of, open_meter
 from edge_runtime.recording import Recording, Split
 
 LEAST_WINDOWS, LEAST_S = 5, 10.0
@@ -120,6 +122,26 @@ def _spend(infer: Callable[[bytes], object], scans: Sequence[bytes], seconds: fl
     return count
 
 
+def duty_window(
+    meter: Meter, infer: Callable[[bytes], object], scans: Sequence[bytes], seconds: float, duty: float
+) -> dict[str, float]:
+    """One window of a session for `edge-runtime fit`: busy for a share `duty` of every tenth of a second."""
+
+    def turns(until: float) -> None:
+        while time.monotonic() < until:
+            _spend(infer, scans, 0.1 * duty, work=True)
+            time.sleep(0.1 * (1 - duty))
+
+    turns(time.monotonic() + SETTLE_S)
+    first, cpu = meter.read(), time.process_time()
+    began = time.monotonic()
+    turns(began + seconds)
+    share = (time.process_time() - cpu) / (time.monotonic() - began)
+    last = meter.read()
+    took = (last.at_us - first.at_us) * 1e-6
+    return {"seconds": took, "energy_j": last.energy_j - first.energy_j, "busy_s": share * took}
+
+
 def summarise(pairs: Sequence[tuple[Window, Window]]) -> dict[str, Any]:
     """Microjoules an inference, gross and above idle: the median over pairs and its bootstrap interval."""
     figures = {"gross": [], "above_idle": []}  # type: dict[str, list[float]]
@@ -144,6 +166,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--meter", default="ina219", choices=NAMES)
     parser.add_argument("--windows", type=int, default=LEAST_WINDOWS)
     parser.add_argument("--seconds", type=float, default=LEAST_S)
+    parser.add_argument("--session-windows", type=int, default=0, help="also as many for edge-runtime fit")
 
 
 def run(args: Namespace) -> int:
@@ -169,6 +192,12 @@ def run(args: Namespace) -> int:
                 switch(work)
                 sides.append(measure(meter, engine.infer, scans, args.seconds, work=work))
             pairs.append((sides[0], sides[1]))
+        rng = random.Random(1)
+        switch(True)
+        session = [
+            duty_window(meter, engine.infer, scans, args.seconds, rng.uniform(0.05, 0.95))
+            for _ in range(args.session_windows)
+        ]
         after = state()
     document = {
         "source": "emulated" if args.emulated else meter.source.name.lower(),
@@ -181,6 +210,7 @@ def run(args: Namespace) -> int:
         "after": after,
         "doubts": doubts(before, after),
         "windows": [{"idle": idle._asdict(), "work": work._asdict()} for idle, work in pairs],
+        "session": session,
         **summarise(pairs),
     }
     print(json.dumps(document))

@@ -15,6 +15,7 @@ import hw_profiles
 from edge_runtime import console
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.i2c import Bus, explain, open_bus
@@ -37,7 +38,7 @@ class Bench:
     """Where meters are looked for.
 
     bus: number of the I2C bus, or an open one. addresses: by chip; 0x40 for those not named. shunt_ohm: what is
-    really fitted. calibration: of the INA chip. rail: what hangs behind the shunt, for people.
+    really fitted. calibration: of the INA chip. channel: of an INA3221. rail: what hangs behind the shunt.
     """
 
     bus: int | Bus = 1
@@ -47,6 +48,7 @@ class Bench:
     sysfs: Path = Path("/sys")
     profile: str = "zero2w"
     max_amps: float = 3.2
+    channel: int = 1
     rail: str = ""
 
     def known(self) -> Calibration:
@@ -106,7 +108,9 @@ def open_chip(name: str, bench: Bench) -> ShuntChip:
         raise HardwareUnavailable(f"{found} answers at address 0x{address:02x}; give another --address")
     if name == "ina219":
         return Ina219(bus, bench.known(), address=address, max_amps=bench.max_amps)
-    return Ina226(bus, address=address) if name == "ina226" else Ina3221(bus, address=address)
+    if name == "ina226":
+        return Ina226(bus, address=address)
+    return Ina3221(bus, address=address, channel=bench.channel)
 
 
 def _on_bus(name: str, bench: Bench) -> Meter:
@@ -127,17 +131,6 @@ def _on_bus(name: str, bench: Bench) -> Meter:
     return Ina228Meter(bus, calibration, domain=domain, address=address)
 
 
-def add_bench_arguments(parser: ArgumentParser) -> None:
-    """Where the meters are: shared by the commands that use one."""
-    parser.add_argument("--i2c", type=int, default=1, metavar="N", help="bus /dev/i2c-N (%(default)s)")
-    parser.add_argument("--address", type=lambda t: int(t, 0), metavar="A", help="the chip's address (0x40)")
-    parser.add_argument("--shunt", type=float, metavar="OHM", help="the shunt that is really fitted")
-    parser.add_argument("--max-amps", type=float, default=3.2, metavar="A", help="highest peak (%(default)s)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="as edge-runtime calibrate wrote it")
-    parser.add_argument("--profile", default="zero2w", help="the board's profile (%(default)s)")
-    parser.add_argument("--emulated", action="store_true", help="an emulated bench instead of hardware")
-
-
 def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
     """The bench that the arguments ask for, and the EmulatedBench behind it (None for hardware)."""
     calibration = Calibration.load(args.calibration) if args.calibration else None
@@ -147,6 +140,7 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
         "calibration": calibration,
         "profile": args.profile,
         "max_amps": args.max_amps,
+        "channel": args.channel,
     }
     if not args.emulated:
         addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)

@@ -14,10 +14,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power.base import Charge, Meter, Reading, Source
 from edge_runtime.power.interval import UNKNOWN, Interval, exactly
+from edge_runtime.verdict import Rung
 from hw_profiles.schema import Board
 
 RECTANGULAR = math.sqrt(3)
@@ -37,15 +37,6 @@ class LoopWork:
     instructions: Interval
     wakeups: Interval
     source: str
-
-
-class Charge(NamedTuple):
-    """The energy of one scan as a journal record holds it: integers, made once a rung."""
-
-    energy_nj: int
-    energy_sigma_nj: int
-    source: int
-    rail_mv: int
 
 
 def instruction_pj(board: Board) -> Interval:
@@ -116,17 +107,14 @@ class ModelledMeter(Meter):
         self._opened_us = clock_us()
         self._rail_v = board.rail_v.range.middle
         self._idle_mw = board.idle_mw.range
-        size = max(artifact_instructions, default=0) + 1
         self._per_scan_uj = [
-            scan_energy(board, artifact_instructions.get(rung, 0), loop).total_uj for rung in range(size)
+            scan_energy(board, artifact_instructions.get(rung, 0), loop).total_uj for rung in Rung
         ]
         self._charges = [_charge(uj, self.source, self._rail_v) for uj in self._per_scan_uj]
-        self._counts = [0] * size
+        self._counts = [0] * len(Rung)
 
     def charge(self, rung: int) -> Charge:
         """Count one scan answered at `rung`; its energy. A rung without an artifact costs the loop alone."""
-        if rung >= len(self._counts):
-            rung = 0
         self._counts[rung] += 1
         return self._charges[rung]
 
@@ -154,8 +142,8 @@ def _charge(uj: Interval, source: Source, rail_v: float) -> Charge:
     rail_mv = round(rail_v * 1e3)
     nj, sigma_nj = uj.middle * 1e3, uj.half_width * 1e3 / RECTANGULAR
     if not uj.known or nj > _MAX_NJ:
-        return Charge(0, _MAX_NJ, Source.NONE, rail_mv)
-    return Charge(round(nj), round(sigma_nj), source, rail_mv)
+        return Charge(0, _MAX_NJ, int(Source.NONE), rail_mv)
+    return Charge(round(nj), round(sigma_nj), int(source), rail_mv)
 
 
 NO_LOOP = LoopWork(UNKNOWN, UNKNOWN, "not counted")

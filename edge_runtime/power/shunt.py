@@ -176,7 +176,8 @@ class ShuntMeter(Meter):
             systematic = self._energy_j * math.hypot(self._calibration.gain_error, self._chip.voltage_error)
             offset = self._calibration.offset_error_a * self._volts * seconds
             # Voltage and current may move together between two looks at the voltage.
-            together = self._energy_j * (self._high_v - self._low_v) / self._high_v
+            swing = (self._high_v - self._low_v) / self._high_v if self._high_v else 0.0
+            together = self._energy_j * swing
             uncertainty = math.hypot(systematic, offset, together) + self._doubt_j
             return Reading(self._energy_j, uncertainty, self._volts, self._taken_us)
 

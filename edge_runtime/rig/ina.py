@@ -199,7 +199,9 @@ class Ina226(Converter):
 
 
 class Ina3221(Converter):
-    """One load on channel 1; channels 2 and 3 open (SBOS576C, 8.6). Ready clears on a read of Mask/Enable."""
+    """The load on one channel, the others open (SBOS576C, 8.6). Ready clears on a read of Mask/Enable."""
+
+    channel = 1
 
     def __init__(self, load: Load, now: Now, **analogue: float) -> None:
         super().__init__(load, now, **analogue)
@@ -216,7 +218,7 @@ class Ina3221(Converter):
         one_us = TIMES_US[(self.configuration >> 3) & 7] * average if mode & 1 else 0
         bus_us = TIMES_US[(self.configuration >> 6) & 7] * average if mode & 2 else 0
         span = self.advance(one_us * channels, bus_us * channels, continuous=mode > 4)
-        if span is None or not self.configuration & 0x4000:
+        if span is None or not self.configuration & 0x8000 >> self.channel:
             return
         if one_us:
             self._shunt = round(self.shunt_uv(span[0], one_us, average, 163_800) / 40)
@@ -230,7 +232,8 @@ class Ina3221(Converter):
         if register == 0x0F:
             ready, self.ready = self.ready, False
             return int(ready)
-        values = {0: self.configuration, 1: self._shunt << 3 & 0xFFFF, 2: self._bus << 3}
+        shunt_at = 2 * self.channel - 1
+        values = {0: self.configuration, shunt_at: self._shunt << 3 & 0xFFFF, shunt_at + 1: self._bus << 3}
         return {**values, 0xFE: 0x5449, 0xFF: 0x3220}.get(register, 0)
 
     def write(self, register: int, value: int) -> None:

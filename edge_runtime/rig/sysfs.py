@@ -12,10 +12,12 @@ AVERAGED_S = 0.0681
 
 
 def write(folder: Path, files: dict[str, object]) -> None:
-    """Make a device's folder, a value a file."""
+    """Make a device's folder, a value a file; a reader sees the old value or the new one, as in a real /sys."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in files.items():
-        (folder / name).write_text(f"{value}\n")
+        part = folder / f".{name}"
+        part.write_text(f"{value}\n")
+        part.replace(folder / name)
 
 
 class SysfsRig:

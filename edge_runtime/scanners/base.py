@@ -14,6 +14,7 @@ from typing import NamedTuple
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Scan
+from edge_runtime.scanners.codes import Expander, in_python
 
 
 class Can(Flag):
@@ -72,6 +73,7 @@ class Scanner:
     terminator: the byte that ends every frame, so that the port may sleep until it arrives; -1 where frames
         have none.
     frame_bytes: the size of the frames that come now, 0 where that is not known.
+    expander: makes what turns codes of a byte a point into powers; the loop may know a cheaper one.
     byte_us: how long a byte is on the wire; the port sets it, 0 where the bytes are not sent by a UART.
     """
 
@@ -82,6 +84,7 @@ class Scanner:
     terminator = -1
     frame_bytes = 0
     byte_us = 0.0
+    expander: Expander = staticmethod(in_python)
 
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         """Take bytes that arrived until `now_us`, give the events that they complete."""

@@ -149,7 +149,8 @@ class RFExplorer(StreamScanner):
         if wrong := self._refusal(count):
             return self._lose(1, wrong, events)
         body, end = at + head, at + head + count
-        early = buffer.find(EARLY_END, max(body, at + self._searched), end + 2)
+        searched, self._searched = at + self._searched, 0
+        early = buffer.find(EARLY_END, max(body, searched), end + 2)
         if early >= 0:
             return self._early_end(at, early, events)
         if len(buffer) < end + 2:
@@ -178,15 +179,7 @@ class RFExplorer(StreamScanner):
         return early + len(EARLY_END) - at
 
     def _scan(self, codes: bytes, now_us: int) -> Scan:
-        """The powers are put together from two byte planes: no Python object is made per point.
-
-        Between bytearrays, because translating and assigning bytes costs half as much again.
-        """
-        points = bytearray(codes)
-        powers = self._scratch
-        powers[0::2] = points.translate(self._low)
-        powers[1::2] = points.translate(self._high)
-        return new_scan(bytes(powers), self._axis, now_us, now_us - self._wire_us)  # type: ignore[arg-type]
+        return new_scan(self._expand(codes), self._axis, now_us, now_us - self._wire_us)  # type: ignore[arg-type]
 
     def _line(self, at: int, events: list[Heard]) -> int:
         matched = _LINE.match(self._buffer, at, at + LINE_LIMIT)
@@ -230,11 +223,7 @@ class RFExplorer(StreamScanner):
         if axis != self._axis:
             self._head, self.frame_bytes = b"", 0
         self._axis = axis
-        offset_cdbm = 100 * int(matched[7] or 0)
-        values = [max(-0x8000, min(0x7FFF, offset_cdbm - 50 * code)) & 0xFFFF for code in range(256)]
-        self._low = bytes(v & 0xFF for v in values)
-        self._high = bytes(v >> 8 for v in values)
-        self._scratch = bytearray(2 * points)
+        self._expand = self.expander(points, -50, 100 * int(matched[7] or 0))
         events.append(Configuration(axis, matched[0].decode()))
         if self._wanted and not self._asked and not same_span(axis, self._wanted):
             self._asked = True

@@ -41,6 +41,8 @@ MAX_POINTS = 20_000
 SCAN_COLUMNS = (1, 2, 4, 8)
 """Bits of the mask of `scan`: frequency, measured, stored, temperature."""
 
+UNKNOWN = Axis(0, 0, 0)
+
 _OPEN, _CLOSE, _POINT = 0x7B, 0x7D, 0x78
 _LINE = re.compile(rb"[\t -~]*")
 _SCANRAW = re.compile(rb"scanraw (\d+) (\d+) (\d+)(?: \d+)?\r?")
@@ -52,7 +54,10 @@ _VOLTAGE = re.compile(rb"(\d{1,5}) mV")
 
 
 class TinySA(StreamScanner):
-    """A tinySA's decoder and commands. `axis` is what is swept; without it only a log can be read."""
+    """A tinySA's decoder and commands. `axis` is what is swept; without it only a log can be read.
+
+    A log does not say what was swept: its frames are taken to be on `axis` where they have as many points.
+    """
 
     name = "tinysa"
     can = Can.CONFIGURE | Can.PAUSE | Can.BATTERY
@@ -62,9 +67,9 @@ class TinySA(StreamScanner):
     def __init__(self, axis: Axis | None = None) -> None:
         super().__init__()
         self._wanted = axis
-        self._frame_axis = axis or Axis(0, 0, 0)
-        self._points = axis.points if axis else 0
-        self._named = axis is not None
+        self._frame_axis = axis or UNKNOWN
+        self._points = 0
+        self._named = False  # the instrument said how many points it sweeps; a log may not have that
         self._running = True
         self._set_zero(self.zero_dbm)
 
@@ -160,7 +165,7 @@ class TinySA(StreamScanner):
         self._large_lanes = int.from_bytes(b"\0\xe0\0" * points, "little")
         self._zero_lanes = self._lanes(points)
         if self._frame_axis.points != points:
-            self._frame_axis = Axis(self._frame_axis.start_hz, self._frame_axis.step_hz, points)
+            self._frame_axis = Axis(0, 0, points)  # of another sweep than the one wanted
 
     def _set_zero(self, zero_dbm: int) -> None:
         self._zero_cdbm = 100 * zero_dbm

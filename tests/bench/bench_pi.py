@@ -25,12 +25,23 @@ from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power import lab
+from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.meters import NAMES
 
 ROOT = Path(__file__).parents[2]
 PURE_PYTHON = ("serial", "smbus2")
 """What the device needs of others; both are pure Python, so that they can travel along."""
-PASSED_ON = ("meter", "windows", "seconds", "i2c", "address", "shunt", "max_amps", "profile")
+PASSED_ON = (
+    "meter",
+    "windows",
+    "seconds",
+    "session_windows",
+    "i2c",
+    "address",
+    "shunt",
+    "max_amps",
+    "profile",
+)
 
 
 class Remote:
@@ -91,11 +102,13 @@ def session(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.host}: {args.python} is older than 3.11; name another with --python"
         )
     folder = remote.run("mktemp -d", timeout_s=60).strip()
+    if not folder.startswith("/"):  # it is removed again in the end: nothing else must ever stand here
+        raise HardwareUnavailable(f"{args.host}: mktemp -d gave {folder!r} and no folder")
     place = shlex.quote(folder)
     try:
         remote.run(f"tar -xz -C {place}", package(args.bundle, args.recording, args.calibration))
         command = [args.python, "-m", "edge_runtime.power.lab", *_lab_arguments(args)]
-        seconds = 2 * args.windows * (args.seconds + 1) + 120
+        seconds = (2 * args.windows + args.session_windows) * (args.seconds + 1) + 120
         document: dict[str, Any] = json.loads(
             remote.run(f"cd {place} && PYTHONPATH=. {shlex.join(command)}", timeout_s=seconds)
         )
@@ -203,7 +216,14 @@ def parser() -> console.Parser:
     top.add_argument("--meter", default="ina219", choices=NAMES, help="on the board (%(default)s)")
     top.add_argument("--windows", type=int, default=lab.LEAST_WINDOWS, help="a side (%(default)s)")
     top.add_argument("--seconds", type=float, default=lab.LEAST_S, help="a window (%(default)s)")
-    lab.add_bench_arguments(top)
+    top.add_argument(
+        "--session-windows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also record N windows for edge-runtime fit",
+    )
+    add_bench_arguments(top)
     top.add_argument("--output", type=Path, default=Path("build/bench_pi"), help="folder (%(default)s)")
     top.add_argument("--json", action="store_true", help="print one JSON document")
     top.set_defaults(run=run)
@@ -218,6 +238,9 @@ def run(args: argparse.Namespace) -> int:
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         (args.output / f"{name}.html").write_text(page(document), encoding="utf-8")
+        if document["session"]:
+            lines = "".join(json.dumps(window) + "\n" for window in document["session"])
+            (args.output / f"{name}.session.jsonl").write_text(lines, encoding="utf-8")
     except OSError as e:
         raise BadInput(f"{args.output}: {e.strerror}; choose a writable --output") from e
     if args.json:

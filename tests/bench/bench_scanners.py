@@ -2,7 +2,8 @@
 
 Parsing: the same sweeps in memory, a frame a read, in CPU time of one core (the best of five runs, taken in
 turns) and in instructions on aarch64 (QEMU user mode, the difference of a short and a long run). Latency: from
-just before a sweep's last bytes are handed to a pseudo-terminal at the pace of 500,000 baud, to its Scan.
+just before a sweep's last bytes are handed to a pseudo-terminal at the pace of 500,000 baud, to its Scan; what
+else the machine does is in it (see `load`).
 Damage: every bit flipped, byte cut and byte doubled of 20 frames a protocol; which damaged frames passed.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -170,6 +172,8 @@ def run() -> dict[str, Any]:
         "machine": {
             "host": platform.machine(),
             "python": platform.python_version(),
+            "load": os.getloadavg()[0],
+            "cpus": os.cpu_count(),
             "instructions": why or "aarch64 under QEMU user mode",
         },
     }

@@ -58,7 +58,7 @@ def make_loop(folder: str) -> list[Any]:
     )
     engine = Counting()
     journal = JournalWriter(Path(folder, "journal"))
-    return [Loop(bundle, engine, meter, journal, lambda: 5_000_000, lambda *_: None), engine]
+    return [Loop(bundle, engine, meter, journal, lambda: 5_000_000, None), engine]
 
 
 def answer(loop: Loop, engine: Counting) -> dict[str, int]:

@@ -9,14 +9,16 @@ import asyncssh
 
 
 async def serve(process: asyncssh.SSHServerProcess) -> None:
-    """One command: its streams joined to the client's, its exit code told."""
+    """One command: all its input, then all its output, then its exit code."""
+    pipe = asyncio.subprocess.PIPE
+    data = await process.stdin.read()
     child = await asyncio.create_subprocess_exec(
-        "sh", "-c", process.command or ":", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    process.exit(await child.wait())
-    await process.wait_closed()
+        "sh", "-c", process.command or ":", stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    out, err = await child.communicate(data)
+    process.stdout.write(out)
+    process.stderr.write(err)
+    process.exit(child.returncode or 0)
 
 
 async def main(client_key: str) -> None:

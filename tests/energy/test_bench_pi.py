@@ -62,7 +62,8 @@ def arguments(ssh: str, bundle: Path, output: Path, *more: str) -> list[str]:
 def test_a_session_over_ssh(
     ssh: str, demo_path: Path, tmp_path: Path, remote_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench_pi.main(arguments(ssh, demo_path, tmp_path, "--json")) == 0
+    more = ("--json", "--session-windows", "2")
+    assert bench_pi.main(arguments(ssh, demo_path, tmp_path, *more)) == 0
     printed = json.loads(capsys.readouterr().out)
     (result,) = tmp_path.glob("*.json")
     document = json.loads(result.read_text())
@@ -77,6 +78,12 @@ def test_a_session_over_ssh(
     low, high = document["uj_per_inference_above_idle_interval"]
     assert low <= document["uj_per_inference_above_idle"] <= high
     assert document["idle_w"] == pytest.approx(EMULATED_IDLE_A * 5, rel=0.05)
+    (recorded,) = tmp_path.glob("*.session.jsonl")
+    for line in recorded.read_text().splitlines():
+        window = json.loads(line)
+        # The emulated board draws its working current throughout: the meter and the clocks are what is tested.
+        assert window["energy_j"] == pytest.approx(5 * EMULATED_WORK_A * window["seconds"], rel=0.1)
+        assert 0 < window["busy_s"] <= 1.2 * window["seconds"]
     (shown,) = tmp_path.glob("*.html")
     text = shown.read_text()
     assert text.count("<rect ") == 10

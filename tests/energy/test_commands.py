@@ -209,6 +209,24 @@ def test_fit_writes_a_profile_that_says_fitted(
     assert "an instruction" in capsys.readouterr().out
 
 
+def test_fit_without_counts_leaves_the_instruction_derived() -> None:
+    """What bench_pi records on a board: idle and busy only."""
+    rng = np.random.default_rng(1)
+    windows = []
+    for _ in range(60):
+        busy_s = 10 * rng.uniform(0, 1)
+        energy = (6.2 + 0.45 * busy_s) * (1 + rng.normal(0, 0.002))
+        windows.append(fit.Window(seconds=10, energy_j=float(energy), busy_s=busy_s))
+    found = fit.fit(windows)
+    assert found.idle_mw.low <= 620 <= found.idle_mw.high
+    assert found.busy_core_mw.low <= 450 <= found.busy_core_mw.high
+    assert found.instruction_pj is None
+    board = fit.fitted_board(hw_profiles.board("zero2w"), "x", found, "y", "2026-01-01")
+    assert board.busy_core_mw.basis == "fitted"
+    assert source_of(board) is Source.MODELLED
+    assert instruction_pj(board).high < instruction_pj(hw_profiles.board("zero2w")).high
+
+
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [

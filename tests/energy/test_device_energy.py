@@ -11,6 +11,7 @@ from compile.features import feature_sources
 from compile.pipeline import Pipeline
 from compile.targets import target
 from compile.toolchain import build
+from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci.call import count_function
 from edge_runtime.energy_ci.gate import Work
 from edge_runtime.energy_ci.guest import Guest
@@ -61,12 +62,19 @@ def test_wait_for_a_scan(energy: Energy) -> None:
 
 
 def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
-    """The same program repeats to a thousandth (in fact exactly); in other memory layouts, to a percent."""
+    """The same program repeats to a thousandth (in fact exactly); in quite another memory layout, to 4 %."""
 
     def count(*layouts: int) -> int:
         work = (f"{WORK}:answer", [str(tmp_path)], f"{WORK}:make_loop")
         return count_function(energy_guest, *work, layouts=layouts)[0]
 
+    count(0)  # compiles what it imports
     one, two = count(0), count(0)
     assert one == pytest.approx(two, rel=0.001)
-    assert count(1, 2) == pytest.approx(count(50, 51), rel=0.01)
+    assert count(50) == pytest.approx(one, rel=0.04)
+
+
+def test_the_demos_artifact(energy: Energy, demo_bundle: Bundle) -> None:
+    """The whole pipeline in C, features to verdict, the mean over the demo's scans as the build counted it."""
+    cost = demo_bundle.manifest["artifacts"]["aarch64"]["cost"]
+    energy.record(Work(round(cost["infer"]["mean"]), inferences=1))

@@ -69,7 +69,7 @@ def test_modelled_first_then_measured_and_right() -> None:
     assert charged[-1][0] == Source.MEASURED
     first = next(k for k, (source, _) in enumerate(charged) if source == Source.MEASURED)
     assert first > SOLVE_EVERY
-    field.close()
+    field.finish()
     assert field.source is Source.MEASURED
     assert field.scans == len(charged)
     assert field.scans_uj.low <= rail.work_j * 1e6 <= field.scans_uj.high
@@ -87,7 +87,7 @@ def test_modelled_first_then_measured_and_right() -> None:
 
 def test_what_is_not_resolved_stays_modelled() -> None:
     field, _, charged = mission(1)
-    field.close()
+    field.finish()
     assert {source for source, _ in charged} == {Source.MODELLED}
     assert field.source is Source.MODELLED
     assert field.scans_uj == field._modelled.scans_uj
@@ -97,7 +97,7 @@ def test_what_is_not_resolved_stays_modelled() -> None:
 def test_a_rate_that_never_changes_tells_nothing_of_what_all_scans_share() -> None:
     """Then idle and the scans' common part move together: no absolute figure may be named."""
     field, _, _ = mission(15, every=(0.06, 0.06))
-    field.close()
+    field.finish()
     assert field.source is Source.MODELLED
 
 
@@ -111,7 +111,7 @@ def test_a_meter_that_dies_does_not_take_the_loop_with_it() -> None:
     assert "the wire came off" in str(field.lost)
     clock.sleep(10)
     field.charge(Rung.TREES)
-    field.close()
+    field.finish()
     assert "the wire came off" in field.summary()["lost"]
 
 
@@ -128,7 +128,7 @@ def test_a_rail_without_a_voltage_and_a_rung_beyond_a_record() -> None:
     field, rail, _ = mission(3)
     rail.volts = math.nan
     field._estimates = {}
-    field.close()
+    field.finish()
     for rung in TRUTH_J:
         charge = field._charges[rung]
         assert charge is None or charge.rail_mv == 0

@@ -162,6 +162,26 @@ def test_the_same_work_passes_and_is_reported(tmp_path: Path, energy_guest: Gues
     assert "**" not in report.read_text()
 
 
+def test_workers_of_xdist_hand_their_rows_over(tmp_path: Path) -> None:
+    """A baseline kept, and a rise found, with the tests spread over two processes."""
+    test = (
+        "import pytest\n"
+        "from edge_runtime.energy_ci.gate import Work\n"
+        "@pytest.mark.parametrize('k', range(4))\n"
+        "def test_it(energy, k):\n"
+        "    energy.record(Work(100_000 + RISE * k, 1, 0))\n"
+    )
+    options = ("--energy-baseline=b.json", "-n2", "-p", "xdist")
+    assert run_gate(tmp_path, "RISE = 100\n" + test, *options, "--energy-update").returncode == 0
+    kept = gate.load_baseline(tmp_path / "b.json")
+    assert {name: work.instructions for name, work in kept.items()} == {
+        f"test_it[{k}]": 100_000 + 100 * k for k in range(4)
+    }
+    done = run_gate(tmp_path, "RISE = 1000\n" + test, *options)
+    assert "2 failed, 2 passed" in done.stdout  # the first is within one percent
+    assert done.stdout.count("instructions 100,") >= 2
+
+
 PROGRAM = """
 .globl _start
 _start: mov x1, #1000
@@ -249,14 +269,16 @@ def test_tolerance(text: str, value: float) -> None:
 
 
 def test_rows_tell_what_rose() -> None:
-    before = Work(1000, 1, 2)
-    assert Row("x", Work(1009, 1, 2), before, 0.01).answer is Answer.PASS
-    risen = Row("x", Work(1011, 2, 3), before, 0.01)
+    before = Work(100_000, 1, 2)
+    assert Row("x", Work(100_900, 1, 2), before, 0.01).answer is Answer.PASS
+    assert Row("x", Work(2_299, 0, 0), Work(2_000, 0, 0), 0.01).answer is Answer.PASS
+    assert Row("x", Work(2_300, 0, 0), Work(2_000, 0, 0), 0.01).answer is Answer.FAIL
+    risen = Row("x", Work(101_100, 2, 3), before, 0.01)
     assert risen.risen == ("instructions", "inferences", "wakeups")
     assert risen.why == (
-        "instructions 1,000 to 1,011 (+1.1 %); inferences 1 to 2 (+100.0 %); wakeups 2 to 3 (+50.0 %)"
+        "instructions 100,000 to 101,100 (+1.1 %); inferences 1 to 2 (+100.0 %); wakeups 2 to 3 (+50.0 %)"
     )
-    assert "to keep the gain" in Row("x", Work(900, 1, 2), before, 0.01).why
+    assert "to keep the gain" in Row("x", Work(90_000, 1, 2), before, 0.01).why
     new = Row("x", before, None, 0.01)
     assert new.answer is Answer.FAIL
     cells = gate.table([risen, new], hw_profiles.mission("zero2w"))

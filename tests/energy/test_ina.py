@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,22 @@ class AdafruitGpio:
 
 
 def pi_ina219(chip: ina.Ina219, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+    ina219 = pytest.importorskip("ina219", reason="the peer comes with the extra `peers`")
     monkeypatch.setattr("Adafruit_GPIO.I2C.get_i2c_device", lambda **_: AdafruitGpio(chip, clock))
     monkeypatch.setattr(time, "sleep", clock.sleep)
-    import ina219  # noqa: PLC0415
-
     return ina219.INA219(0.1, **options)
 
 
+needs_pi_ina219 = pytest.mark.skipif(
+    find_spec("ina219") is None, reason="needs the public driver: pip install pi-ina219"
+)
+needs_adafruit = pytest.mark.skipif(
+    find_spec("adafruit_ina219") is None,
+    reason="needs the public driver: pip install adafruit-circuitpython-ina219",
+)
+
+
+@needs_pi_ina219
 @pytest.mark.usefixtures("quiet_root_logger")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("amps", [-0.25, 0.0, 0.25, 0.9])
@@ -134,6 +144,7 @@ def test_pi_ina219_accepts_the_chip(amps: float, monkeypatch: pytest.MonkeyPatch
     assert chip.configuration == 0x399F
 
 
+@needs_pi_ina219
 @pytest.mark.usefixtures("quiet_root_logger")
 @pytest.mark.filterwarnings("ignore")
 def test_pi_ina219_raises_its_gain_on_the_chips_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +188,11 @@ class BusIo:
         into[in_start : in_start + 2] = self._chip.read(out[out_start], 2).to_bytes(2, "big")
 
 
+@needs_adafruit
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("amps", [-0.25, 0.25, 1.9])
 def test_adafruit_accepts_the_chip(amps: float) -> None:
-    import adafruit_ina219 as peer_module  # noqa: PLC0415
+    peer_module = pytest.importorskip("adafruit_ina219", reason="the peer comes with the extra `peers`")
 
     clock = VirtualClock()
     chip = ina.Ina219(constant(amps), lambda: clock.seconds)
@@ -248,6 +260,19 @@ def test_energy_within_1_percent_whatever_the_duty_and_the_oscillator(
     meter, _, _ = bench("ina219", load, seed=seed, oscillator=oscillator)
     assert abs(error(meter, load, 30)) < 0.01
     assert meter.missed <= 1
+
+
+@pytest.mark.parametrize("channel", [1, 2, 3])
+def test_each_rail_of_an_ina3221(channel: int) -> None:
+    clock, load = VirtualClock(), pulses(0.05)
+    chip = ina.Ina3221(load, lambda: clock.seconds)
+    chip.channel = channel
+    for asked in (1, 2, 3):
+        driver = Ina3221(EmulatedBus({0x40: chip}, clock.sleep), channel=asked)
+        timing = {"clock_us": clock.us, "sleep": clock.sleep}
+        meter = ShuntMeter(driver, MODULE, name="ina3221", domain="", **timing)
+        meter.advance(5)
+        assert (meter.read().energy_j > 3) == (asked == channel)
 
 
 def test_ina228_adds_up_in_hardware() -> None:

@@ -24,6 +24,9 @@ from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.power.rapl import MAX_PACKAGE_W, Counter, RaplMeter, _import_pyrapl
 from edge_runtime.rig.powercap import DRAM_RANGE_UJ, RANGE_UJ, PowercapTree, in_namespace
 
+if _import_pyrapl() is None:
+    pytest.skip("needs pyRAPL, the peer: pip install 'edge-runtime[rapl]'", allow_module_level=True)
+
 NEAR_WRAP = RANGE_UJ - 3_000_000
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,52 @@
+"""How often the quantised network decides as the float one, over all, per class and per slice; and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.neural.graph import Array
+from compile.neural.quantise import decisions
+from edge_runtime.errors import CheckFailed
+
+GATE = 0.99
+"""The share of held-out rows on which the quantised network must decide as the float one."""
+
+
+def measure(
+    reference: Array, quantised: Array, slices: Mapping[str, NDArray[np.bool_]] | None = None
+) -> dict[str, Any]:
+    """Agreement of two n x outputs arrays: the share of equal decisions, and the largest and mean difference.
+
+    per_class: by the float network's own decision. slices: name -> rows; those without rows are left out.
+    """
+    want, got = decisions(reference), decisions(quantised)
+    same = want == got
+    classes = {str(k): _share(same[want == k]) for k in np.unique(want).tolist()}
+    difference = np.abs(reference - quantised)
+    return {
+        "decisions": _share(same),
+        "per_class": classes,
+        "per_slice": {name: _share(same[rows]) for name, rows in (slices or {}).items() if rows.any()},
+        "difference_mean": float(difference.mean()),
+        "difference_largest": float(difference.max()),
+    }
+
+
+def _share(same: NDArray[np.bool_]) -> dict[str, float | int]:
+    return {"value": round(float(same.mean()), 6), "rows": len(same)}
+
+
+def check(report: Mapping[str, Any], gate: float = GATE) -> None:
+    """Raise CheckFailed where the quantised network decides otherwise too often."""
+    share = report["decisions"]["value"]
+    if share < gate:
+        worst = min(report["per_class"].items(), key=lambda item: item[1]["value"])
+        raise CheckFailed(
+            f"quantisation: decides as the float network on {100 * share:.2f} % of {report['decisions']['rows']} "
+            f"held-out rows, the gate is {100 * gate:.0f} % (worst class {worst[0]}: "
+            f"{100 * worst[1]['value']:.1f} %); give more calibration data, or train with less extreme weights"
+        )

@@ -1,0 +1,85 @@
+"""Energy of a scan by part, and what the ladder's rungs cost, from a bundle and a board's profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_runtime.bundle import Bundle, Manifest
+from edge_runtime.errors import BadInput
+from edge_runtime.governor.ladder import Calibration, Costs, Trial
+from edge_runtime.power.interval import Interval, exactly
+from edge_runtime.power.modelled import LoopWork, instruction_pj, wake_uj
+from hw_profiles.schema import Board
+
+PORT_INSTRUCTIONS = 2_000.0
+JOURNAL_INSTRUCTIONS = 4_000.0
+"""Of the loop's instructions, what reads a frame and what writes a record (DESIGN.md, figures to beat)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Energy at the board's rail, microjoules: a scan's by part, a rung's over the rung beneath."""
+
+    port_uj: Interval
+    journal_uj: Interval
+    loop_uj: Interval
+    screen_uj: Interval
+    trees_uj: Interval
+    network_uj: Interval
+
+    @property
+    def costs(self) -> Costs:
+        """What the governor pays for: the upper ends, so that the account errs on the safe side."""
+        rungs = (self.screen_uj, self.trees_uj, self.network_uj)
+        screen, trees, network = (max(0, round(rung.high * 1000)) for rung in rungs)
+        return Costs(screen, max(1, trees), network)
+
+
+def work(bundle: Bundle, board: Board, loop: LoopWork) -> Work:
+    """What one scan costs. A rung that the bundle lacks costs nothing; BadInput where none was counted."""
+    uj = instruction_pj(board).scaled(1e-6)
+    screen, trees, network = _instructions(bundle.manifest, board.target)
+    rest = Interval(
+        *(max(0.0, end - PORT_INSTRUCTIONS - JOURNAL_INSTRUCTIONS) for end in _ends(loop.instructions))
+    )
+    return Work(
+        exactly(PORT_INSTRUCTIONS) * uj + loop.wakeups * wake_uj(board),
+        exactly(JOURNAL_INSTRUCTIONS) * uj,
+        rest * uj,
+        exactly(screen) * uj,
+        exactly(trees) * uj,
+        exactly(network) * uj,
+    )
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def _instructions(manifest: Manifest, target: str) -> tuple[float, float, float]:
+    """Counted instructions of screen, trees and network, each over the rung beneath."""
+    cost = manifest["artifacts"].get(target, {}).get("cost") or {}
+    by_rung: dict[str, float] = dict(cost.get("instructions_by_rung", {}))
+    if not by_rung:
+        raise BadInput(
+            f"bundle: nobody has counted its rungs on {target}; build it with --data and --targets host,{target}"
+        )
+    screen = by_rung.get("SCREEN", 0.0)
+    trees = by_rung.get("TREES", 0.0)
+    network = (manifest.get("network") or {}).get("instructions", {}).get(target, 0.0)
+    return screen, max(0.0, trees - screen), network
+
+
+def calibration(manifest: Manifest) -> Calibration:
+    """How often the next rung changed the answer: counted when the bundle was built, else a cautious belief.
+
+    A bundle's manifest may hold "ladder": {"trials": [[score, margin, trees_changed, network_changed], ...]}.
+    Without it the screen is believed to be right nineteen times in twenty where it answers, and the trees to
+    change the answer every second time where it does not; what the field shows soon outweighs 200 such trials.
+    """
+    rows = manifest.get("ladder", {}).get("trials")
+    if rows:
+        return Calibration.count([Trial(*row) for row in rows])
+    quiet = [Trial(0, 128, n % 20 == 0, n % 4 == 0) for n in range(100)]
+    loud = [Trial(255, 128, n % 2 == 0, n % 4 == 0) for n in range(100)]
+    return Calibration.count(quiet + loud)
