@@ -32,7 +32,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.05, plain_below=0.02)
+TASTE = Taste(copy_from=0.05, plain_below=0.03)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import json
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -171,7 +173,7 @@ def _load(artifact: bytes) -> ctypes.CDLL:
 
 def nanoseconds(artifact: bytes, x: NDArray[np.float32]) -> float:
     """Median nanoseconds of one row through C."""
-    timer = _load(compiled({"timer.c": trees_c.TIMER}, "x86_64", CACHE / "timer"))
+    timer = _load(compiled({"timer.c": trees_c.TIMER}, "x86_64", CACHE / "timer")[0])
     timer.measure.restype = ctypes.c_double
     library = _load(artifact)
     rows = np.ascontiguousarray(x[:4096])
@@ -200,20 +202,13 @@ def peers(model: trees_models.Model, python: Path, mine: list[Row]) -> Iterator[
     del mine
     for peer in PEERS:
         folder = CACHE / f"{model.name}-{peer}"
-        started = time.perf_counter()
-        done = subprocess.run(
-            [str(python), "-W", "ignore", str(SCRIPT), peer, str(model.path), str(folder)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        export_s = time.perf_counter() - started
-        if done.returncode:
-            note = (done.stderr.strip().splitlines() or ["failed"])[-1]
-            yield Row(model.name, peer, "-", note=note[:100])
+        note, export_s = _export(peer, python, model.path, folder)
+        if note:
+            yield Row(model.name, peer, "-", note=note)
             continue
         for name in ("x86_64",) if peer == "lleaves" else TARGETS:
-            started = time.perf_counter()
-            artifact = compiled(sources(peer, folder, outputs), name, folder)
-            row = Row(model.name, peer, name, build_s=export_s + time.perf_counter() - started)
+            artifact, compile_s = compiled(sources(peer, folder, outputs), name, folder)
+            row = Row(model.name, peer, name, build_s=export_s + compile_s)
             if name == "x86_64":
                 row.nanoseconds = nanoseconds(artifact, x)
             else:
@@ -227,6 +222,23 @@ def peers(model: trees_models.Model, python: Path, mine: list[Row]) -> Iterator[
         gtil.predict(loaded, rows[i : i + 1], nthread=1, pred_margin=True)
         taken.append(time.perf_counter() - started)
     yield Row(model.name, "gtil (Python)", "x86_64", nanoseconds=float(np.median(taken)) * 1e9)
+
+
+def _export(peer: str, python: Path, model: Path, folder: Path) -> tuple[str, float]:
+    """Have a peer write its C: why it could not, or "", and the CPU seconds it took. Kept from run to run."""
+    stamp = folder / f"{hashlib.sha256(model.read_bytes()).hexdigest()[:16]}.json"
+    if not stamp.exists():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [str(python), "-W", "ignore", str(SCRIPT), peer, str(model), str(folder)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        note = (done.stderr.strip().splitlines() or ["failed"])[-1][:100] if done.returncode else ""
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(json.dumps([note, after.ru_utime - before.ru_utime]))
+    note, seconds = json.loads(stamp.read_text())
+    return note, seconds
 
 
 def sources(peer: str, folder: Path, outputs: int) -> dict[str, str]:
@@ -251,10 +263,14 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def compiled(texts: dict[str, str], name: str, folder: Path) -> bytes:
-    """C that no house rule holds for (it may use libc): the same compiler, the same -O2."""
+def compiled(texts: dict[str, str], name: str, folder: Path) -> tuple[bytes, float]:
+    """C that no house rule holds for (it may use libc): the same compiler, the same -O2; and CPU seconds."""
     work = folder / name
     work.mkdir(parents=True, exist_ok=True)
+    stamp = work / f"{hashlib.sha256(repr((texts, trees_c.STUBS)).encode()).hexdigest()[:16]}.json"
+    if stamp.exists():
+        return (work / "out").read_bytes(), json.loads(stamp.read_text())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for file, text in texts.items():
         (work / file).write_text(text)
     stubs = (
@@ -277,7 +293,9 @@ def compiled(texts: dict[str, str], name: str, folder: Path) -> bytes:
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"bench_trees: {folder.name} for {name}: {done.stderr[:500]}")
-    return (work / "out").read_bytes()
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before.ru_utime
+    stamp.write_text(json.dumps(seconds))
+    return (work / "out").read_bytes(), seconds
 
 
 def _built(model: Path, name: str, copies: int) -> dict[str, Any]:
