@@ -129,7 +129,7 @@ class Forest:
                 return at
             node = at[rows, trees]
             at[rows, trees] = np.where(
-                self._goes_left(node, keys, codes, rows), self.left[node], self.right[node]
+                self.goes_left(node, keys, codes, rows), self.left[node], self.right[node]
             )
 
     def counted(self, x: NDArray[np.float32]) -> Forest:
@@ -144,7 +144,8 @@ class Forest:
                 count[node] = count[self.left[node]] + count[self.right[node]]
         return replace(self, count=count)
 
-    def _goes_left(self, node: Ints, keys: Ints, codes: Ints, rows: NDArray[np.intp]) -> Bools:
+    def goes_left(self, node: Ints, keys: Ints, codes: Ints, rows: NDArray[np.intp]) -> Bools:
+        """Which rows go left at which nodes (pairs of `node` and `rows`), by keys and codes of all rows."""
         feature = self.feature[node]
         key = keys[rows, feature]
         missing = (key == NAN_KEY) | (self.zero_missing[node] & (np.abs(key) <= ZERO_KEY))
@@ -169,8 +170,8 @@ class Forest:
                 total[:, output] += values[leaves[:, tree], 0]
         if self.divisor != 1:
             total /= dtype(self.divisor)
-        if not self.base_first:
-            total += base
+        if not self.base_first:  # Treelite adds its float64 base scores to float32 sums, and rounds then
+            total = (total.astype(np.float64) + self.base).astype(dtype)
         return total.astype(np.float64)
 
     def dump(self) -> Iterator[str]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compile.emit import aarch64_words
+from compile.emit.aarch64_words import count_instructions
 from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, words_of
@@ -31,11 +32,13 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.05, plain_below=0.02)
+TASTE = Taste(copy_from=0.05, plain_below=0.03)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
 """Bytes after which literals are laid down; `ldr` reaches 1 MiB."""
+MAX_WORDS, MAX_FEATURES = 350, 250
+"""What of them lies in the frame is within reach of an `add`."""
 MAX_OUTPUTS = 16
 """Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
 
@@ -56,9 +59,17 @@ def compared_slots(flow: Flow, words: Words) -> list[int]:
     return sorted({slot for slot, rank in tests if (slot, rank) not in words.place})
 
 
-def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> str:
-    """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`."""
-    return "\n".join(_Writer(flow, words, compared).text(integer=integer)) + "\n"
+def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> tuple[str, int | None]:
+    """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`.
+
+    Also the most instructions that `edge_model_scores` can take; None where C makes its words.
+    """
+    writer = _Writer(flow, words, compared)
+    lines = list(writer.text(integer=integer))
+    if writer.maker is None or writer.maker.stand_ins is None:
+        return "\n".join(lines) + "\n", None
+    around = sum(map(count_instructions, writer.straight))
+    return "\n".join(lines) + "\n", around + writer.longest_way + writer.maker.longest_f32
 
 
 class _Writer(BlockWriter):
@@ -78,13 +89,16 @@ class _Writer(BlockWriter):
         self.real = "s" if self.single else "d"
         self.pool: dict[bytes, int] = {}
         self.pools = 0
+        self.longest_way = 0
+        self.straight: list[str] = []
 
     def text(self, *, integer: bool) -> Iterator[str]:
         """The lines of the file."""
         yield "    .text"
         kinds = ["i32", "f32"] if integer else ["f32"]
         for kind in kinds:
-            yield from self._entry(kind)
+            entry = self._entry(kind)
+            yield from self._counted(entry) if kind == "f32" else entry
             if self.maker is not None:
                 yield from self.maker.code(kind)
             else:
@@ -93,15 +107,21 @@ class _Writer(BlockWriter):
         yield ".Ltrees:"
         for number, order in enumerate(self.flow.order):
             output = self.flow.groups[number].output
-            yield from self._start(output)
+            yield from self._counted(self._start(output))
             yield from self._emit(order, number)
             yield f".Lend{number}:"
-            yield from self._finish(output)
-        yield from self._constants()
-        yield from self._leave()
+            yield from self._counted(self._finish(output))
+        yield from self._counted(self._constants())
+        yield from self._counted(self._leave())
         yield from self._lay_pool()
         if self.maker is not None:
             yield from self.maker.tables(kinds)
+
+    def _counted(self, lines: Iterator[str]) -> Iterator[str]:
+        """Lines that every call executes once."""
+        for line in lines:
+            self.straight.append(line)
+            yield line
 
     def _entry(self, kind: str) -> Iterator[str]:
         name = "edge_model_scores" if kind == "f32" else "edge_trees_i32"
@@ -158,18 +178,29 @@ class _Writer(BlockWriter):
 
     def _finish(self, output: int) -> Iterator[str]:
         forest, real = self.forest, self.real
-        yield f"    ldr x30, [sp, #{_OUT}]"
         for o in range(forest.n_outputs) if output < 0 else [output]:
             register = _sum_register(o if output < 0 else 0)
             if forest.divisor != 1:
                 yield f"    ldr {real}31, {self._literal(forest.divisor)}"
                 yield f"    fdiv {real}{register}, {real}{register}, {real}31"
             if not forest.base_first and forest.base[o] != 0:
-                yield f"    ldr {real}31, {self._literal(forest.base[o])}"
-                yield f"    fadd {real}{register}, {real}{register}, {real}31"
+                yield from self._add_base(register, forest.base[o])
             if self.single:
                 yield f"    fcvt d{register}, s{register}"
-            yield f"    str d{register}, [x30, #{8 * o}]"
+            yield f"    ldr x30, [sp, #{_OUT}]\n    str d{register}, [x30, #{8 * o}]"
+
+    def _add_base(self, register: int, base: float) -> Iterator[str]:
+        """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
+        bits = int.from_bytes(struct.pack("<d", base), "little")
+        yield f"    movz x30, #{bits & 0xFFFF}"
+        for shift in (16, 32, 48):
+            yield f"    movk x30, #{bits >> shift & 0xFFFF}, lsl #{shift}"
+        yield "    fmov d31, x30"
+        if self.single:
+            yield f"    fcvt d{register}, s{register}"
+        yield f"    fadd d{register}, d{register}, d31"
+        if self.single:
+            yield f"    fcvt s{register}, d{register}"
 
     def _constants(self) -> Iterator[str]:
         """Outputs that no tree adds to."""
@@ -210,6 +241,8 @@ class _Writer(BlockWriter):
                 chunks.append([])
                 size = 0
         far = _far_branches(chunks)
+        # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
+        self.longest_way += self.longest(order, far) + len(pools)
         for number, chunk in enumerate(chunks):
             for label, ops in chunk:
                 yield f"{self.name(label, group)}:"

@@ -32,6 +32,12 @@ from compile.forest import INF_KEY, key_to_float
 from compile.ranks import Ranks
 
 
+def count_instructions(text: str) -> int:
+    """Instructions in assembly lines: those that are neither labels nor directives."""
+    lines = (line.strip() for line in text.split("\n"))
+    return sum(1 for line in lines if line and not line.endswith(":") and not line.startswith("."))
+
+
 def rank_base(ranks: Ranks, slot: int) -> int:
     """What a slot's stored rank has on top: its place in the row of all thresholds, where `cmp` reaches it."""
     if not is_plain(ranks):
@@ -88,11 +94,13 @@ class WordsWriter:
         self.rank_at = rank_at
         self.copy_at = copy_at
         self.stand_ins = stand_ins(ranks)
+        self.longest_f32 = 0
         self.offsets = np.cumsum([0] + [len(s.keys) + 1 for s in ranks.numeric]).tolist()
         self.count = buckets.bucket_count(ranks.numeric)
         self.by_feature: dict[int, list[int]] = {}
         for i, slot in enumerate(ranks.numeric):
             self.by_feature.setdefault(slot.feature, []).append(i)
+        self.most_steps = self._most_steps()
         # Rows of the table of starts: a feature's first slot in its own row, further slots behind all of these.
         more = count(ranks.forest.n_features)
         self.row = {
@@ -104,6 +112,15 @@ class WordsWriter:
         for number, word in sorted(enumerate(words.words), key=lambda w: int(w[1].members[0])):
             self.of_slot.setdefault(word.slot, []).append(number)
 
+    def _most_steps(self) -> list[int]:
+        """For each slot the most steps up from where its search begins: the thresholds of one bucket."""
+        most = [0] * len(self.ranks.numeric)
+        for of in self.by_feature.values():
+            slots = [self.ranks.numeric[i] for i in of]
+            for i, starts in zip(of, buckets.float_buckets(slots, self.count).starts, strict=True):
+                most[i] = int(np.diff([*starts, len(self.ranks.numeric[i].keys)]).max())
+        return most
+
     def _fours(self) -> list[int]:
         """Where each four of features begins; the last may overlap the one before."""
         features = self.ranks.forest.n_features
@@ -111,6 +128,18 @@ class WordsWriter:
 
     def code(self, kind: str) -> Iterator[str]:
         """Instructions; kind f32 or i32. x0 has the features' address; at the end words are in x0 to x29."""
+        steps: list[str] = []
+        stage = list(self._stage(kind, steps))
+        yield from stage
+        yield from steps
+        if kind == "f32":
+            once = sum(map(count_instructions, stage)) + 4 * sum(self.most_steps) + len(self.most_steps)
+            self.longest_f32 = 2 * once + 8 + 7 * self.ranks.forest.n_features
+            if self.stand_ins is not None:
+                yield from self._replace_nan()
+
+    def _stage(self, kind: str, steps: list[str]) -> Iterator[str]:
+        """What every row executes once, a row with a NaN twice; appends what lies out of line to `steps`."""
         yield f".Lagain_{kind}:\n    mov x20, x0"
         tables = {"x23": "edge_scale", "x24": "edge_limits", "x25": "edge_start"}
         for register, table in tables.items():
@@ -122,7 +151,6 @@ class WordsWriter:
         yield f"    mov w22, #{self.count - 1}\n    dup v7.4s, w22"
         if kind == "f32":
             yield "    movi v6.4s, #0"
-        steps: list[str] = []
         done = 0
         for at in self._fours():
             yield from self._buckets(kind, at)
@@ -138,14 +166,15 @@ class WordsWriter:
             elif i % 2 == 0:
                 yield f"    ldr x{i}, [sp, #{self.words_at + 8 * i}]"
         yield "    b .Ltrees"
-        yield from steps
-        if kind == "f32" and self.stand_ins is not None:
-            yield f".Lnan:\n    add x0, sp, #{self.copy_at}\n    mov x1, x0"
-            yield from _address("x2", "edge_stand_ins")
-            yield f"    mov w3, #{self.ranks.forest.n_features}\n1:"
-            yield "    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
-            yield "    fcsel s0, s1, s0, vs\n    str s0, [x1], #4\n    subs w3, w3, #1\n    b.ne 1b"
-            yield "    b .Lagain_f32"
+
+    def _replace_nan(self) -> Iterator[str]:
+        """Begin again with a copy of the features that has stand-ins for NaN."""
+        yield f".Lnan:\n    add x0, sp, #{self.copy_at}\n    mov x1, x0"
+        yield from _address("x2", "edge_stand_ins")
+        yield f"    mov w3, #{self.ranks.forest.n_features}\n1:"
+        yield "    ldr s0, [x20], #4\n    ldr s1, [x2], #4\n    fcmp s0, s0"
+        yield "    fcsel s0, s1, s0, vs\n    str s0, [x1], #4\n    subs w3, w3, #1\n    b.ne 1b"
+        yield "    b .Lagain_f32"
 
     def _buckets(self, kind: str, at: int) -> Iterator[str]:
         """v0 = buckets of features at .. at + 3, plus their rows."""

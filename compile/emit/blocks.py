@@ -80,6 +80,29 @@ class BlockWriter(ABC):
             return self._split(label, following)
         return self._leaf(label, following)
 
+    def longest(self, order: Sequence[int], far: set[tuple[int, int]]) -> int:
+        """The most instructions from a group's first label to its end, on any way through its blocks.
+
+        Every branch goes forward in the order of the blocks, so one pass from the end finds it. far: branches,
+        as (label, op), that take two instructions. Ways that no row can go count too.
+        """
+        labels = self.labels(order)
+        most = {END: 0}
+        for label, following in zip(reversed(labels), [END, *reversed(labels[1:])], strict=True):
+            ops = self.block(label, following)
+            here = most[following]  # where the block falls through
+            for k in range(len(ops) - 1, -1, -1):
+                line, to = ops[k]
+                size = 2 if (label, k) in far else 1
+                if to is None:
+                    here += size
+                elif line == JUMP:
+                    here = size + most[to]
+                else:
+                    here = size + max(here, most[to])
+            most[label] = here
+        return most[labels[0]]
+
     def _split(self, node: int, following: int) -> list[Op]:
         before, if_left, if_right = self.test(node)
         left, right = self.left[node], self.right[node]

@@ -39,6 +39,10 @@ def table_c(ranks: Ranks) -> str:
         f"{{{s}, {k}, {{{a}, {b}}}}}"
         for s, k, (a, b) in zip(slot, rank, layout.children.tolist(), strict=True)
     ]
+    starts = np.cumsum([0, *layout.counts])
+    for tree, (start, splits) in enumerate(zip(starts, layout.counts, strict=False)):
+        if splits:
+            rows[start] = f"/* tree {tree} */ {rows[start]}"
     types = c_text.unsigned(int(slot.max(initial=0))), c_text.unsigned(int(rank.max(initial=0)))
     parts = [
         f"typedef struct {{ {types[0]} slot; {types[1]} rank; {child} child[2]; }} edge_node;\n",
@@ -177,6 +181,6 @@ def finish_c(forest: Forest, shift: int = 0) -> str:
         if forest.divisor != 1:
             value = f"{value} / {c_text.number(forest.divisor, single=single)}"
         if not forest.base_first and forest.base[o] != 0:
-            value = f"{value} + {c_text.number(forest.base[o], single=single)}"
+            value = f"{'(float)' if single else ''}((double)({value}) + {c_text.number(forest.base[o])})"
         lines.append(f"    raw_scores[{o}] = {'(double)(' + value + ')' if single else value};\n")
     return "".join(lines)

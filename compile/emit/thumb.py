@@ -32,6 +32,9 @@ from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.ranks import Ranks
 
+MAX_SLOTS, MAX_NODES = 1500, 300_000
+"""Their ranks are within reach of the stack pointer, and all of the code of a jump."""
+
 
 class Sum(Enum):
     """What leaves are added in: the C type of a sum."""
@@ -140,7 +143,7 @@ class _Writer(BlockWriter):
             yield f"    .globl {name}\n    .hidden {name}\n    .type {name}, %function"
             yield "    .p2align 2\n    .thumb_func"
             yield f"{name}:\n    push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}"
-            yield f"    sub.w sp, sp, #{self.frame}\n    str r1, [sp]"
+            yield f"    subw sp, sp, #{self.frame}\n    str r1, [sp]"
             yield f"    add r1, sp, #{_BLOCK}\n    bl edge_block_{kind}"
             if kind != kinds[-1]:
                 yield "    b.w .Ltrees"
@@ -157,7 +160,7 @@ class _Writer(BlockWriter):
         for output in set(range(self.forest.n_outputs)) - present:
             yield from self._start(output)
             yield from self._store(output)
-        yield f"    add.w sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
+        yield f"    addw sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
         yield from self._lay_literals()
 
     def _rank_at(self, slot: int) -> int:

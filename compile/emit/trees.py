@@ -8,7 +8,7 @@ What comes out defines, for the header `edge_model.h` in front of it,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,8 @@ from compile.ranks import Ranks, rank_forest
 from compile.targets import Target
 from edge_runtime.errors import BadInput
 
+FLASH_BYTES = {"cortex-m4": 512 * 1024, "cortex-m0": 128 * 1024}
+"""Flash of common parts (STM32F4, STM32G0 and their like), half of which is the firmware's own."""
 MODES = ("exact", "fixed", "compact")
 
 
@@ -43,6 +45,8 @@ class TreeCode:
     mode, style: what was chosen, and `reason`, one line, why.
     forest: what the code computes bit for bit: the model, or in the modes fixed and compact the model with its
         leaves in fixed point, whose raw scores are at most `worst_error` from the model's.
+    worst_instructions: the most that `edge_model_scores` can take, found from the code's structure: the longest
+        way through all blocks, whatever rows can go it. None where a compiler, not this emitter, wrote the loop.
     """
 
     c: str
@@ -52,6 +56,7 @@ class TreeCode:
     forest: Forest
     worst_error: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
+    worst_instructions: int | None = None
 
 
 def emit(
@@ -61,17 +66,22 @@ def emit(
     mode: str = "exact",
     integer: bool = True,
     data: NDArray[np.float32] | None = None,
+    quantised: Fixed | None = None,
 ) -> TreeCode:
     """The model's source for a target.
 
     mode: "exact" (raw scores are the training library's bits), "fixed" (leaves in fixed point, the same code
     otherwise) or "compact" (fixed point and the least flash). integer: with `edge_trees_i32`. data: rows whose
-    decisions must not change in fixed point. Raises BadInput for an unknown mode.
+    decisions must not change in fixed point; quantised: the leaves in fixed point, where they are known.
+    Raises BadInput for an unknown mode.
     """
     if mode not in MODES:
         raise BadInput(f"mode {mode!r}: unknown; choose of {', '.join(MODES)}")
     kinds = ["f32", "i32"] if integer else ["f32"]
-    quantised = None if mode == "exact" else fixed(forest, data)
+    if mode == "exact":
+        quantised = None
+    elif quantised is None:
+        quantised = fixed(forest, data)
     chosen = forest if quantised is None else quantised.forest
     ranks = rank_forest(chosen)
     vector = forest.leaf_values.shape[1] > 1
@@ -80,12 +90,14 @@ def emit(
         c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
         return TreeCode(c, mode, "packed", "the least flash", chosen, error)
     if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
-        c, files = _aarch64(ranks, kinds)
-        return TreeCode(
-            c, mode, "threaded", "branches on thermometer words in registers", chosen, error, files
-        )
+        made = _aarch64(ranks, kinds)
+        if made is not None:
+            c, files, longest = made
+            reason = "branches on thermometer words in registers"
+            return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest)
     total = _thumb_sum(target, ranks, quantised)
-    if total is not None and not vector:
+    small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
+    if total is not None and not vector and small:
         c, files = _thumb(ranks, kinds, total, quantised)
         return TreeCode(c, mode, "threaded", "branches on ranks in registers", chosen, error, files)
     if target.machine == "x86_64" and c_bitvector.fits(ranks):
@@ -97,9 +109,35 @@ def emit(
     return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
 
 
-def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str]]:
+def choose_mode(forest: Forest, targets: Iterable[Target]) -> tuple[str, str]:
+    """The mode for a build, the same for all of its targets so that they answer alike, and why.
+
+    Exact, unless a microcontroller's flash is too small for it.
+    """
+    for target in targets:
+        flash = FLASH_BYTES.get(target.machine)
+        needed = _exact_bytes(forest)
+        if flash is not None and needed > flash // 2:
+            return "compact", (
+                f"exact code takes about {needed // 1024} KiB, more than half of the "
+                f"{flash // 1024} KiB that a {target.name} may have"
+            )
+    return "exact", "the training library's bits, and every target's memory holds them"
+
+
+def _exact_bytes(forest: Forest) -> int:
+    """About what the exact table walk takes: splits, leaves, thresholds."""
+    splits = int((forest.feature >= 0).sum())
+    thresholds = len(np.unique(forest.threshold_key * np.int64(4096) + forest.feature))
+    return 6 * splits + forest.leaf_values.size * (4 if forest.single else 8) + 5 * thresholds + 2048
+
+
+def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
+    """The C, the assembly and its longest way; None where the frame would be too large."""
     flow = flow_of(ranks, aarch64.TASTE)
     words = aarch64.words_for(flow)
+    if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
+        return None
     compared = aarch64.compared_slots(flow, words)
     bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
     by_c = list(kinds)
@@ -107,7 +145,8 @@ def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str]
         by_c = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
     c = c_words.words_c(ranks, words, bases, by_c) if by_c else ""
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
-    return c, {"trees.S": aarch64.trees_s(flow, words, compared, integer="i32" in kinds)}
+    text, longest = aarch64.trees_s(flow, words, compared, integer="i32" in kinds)
+    return c, {"trees.S": text}, longest
 
 
 def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.Sum | None:

@@ -28,7 +28,8 @@ class LoadedModel:
     checkpoint: Treelite's serialised form, or b"" where GTIL would answer something else than the library
         (LightGBM's `zero_as_missing`, scikit-learn's categorical features).
     checkpoint_exact: whether GTIL's raw scores are the library's bit for bit; else they differ in the last
-        digits, because GTIL adds the base score after the trees and the library before them.
+        digits: GTIL adds the base score after the trees and the library before them, and Treelite divides
+        the shares of classes in a leaf by their sum.
     """
 
     forest: Forest
@@ -80,7 +81,8 @@ def _load_object(model: object) -> LoadedModel:
 def _finish(treelite_model: Any, forest: Forest) -> LoadedModel:
     strange = bool(forest.zero_missing.any()) or (forest.source == "sklearn" and bool(forest.category_sets))
     checkpoint = b"" if strange else checkpoint_of(treelite_model)
-    exact = bool(checkpoint) and (not forest.base_first or not forest.base.any())
+    normalised = forest.source == "sklearn" and forest.leaf_values.shape[1] > 1
+    exact = bool(checkpoint) and not normalised and (not forest.base_first or not forest.base.any())
     return LoadedModel(forest, checkpoint, exact)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import treelite.sklearn
 
-from compile.forest import Forest
+from compile.forest import Floats, Forest
 from compile.frontends.treelite import convert
 from edge_runtime.errors import BadInput
 
@@ -30,7 +30,25 @@ def load(estimator: Any) -> tuple[Any, Forest]:
     if type(estimator).__name__ == "IsolationForest":  # Treelite keeps the ratio in float32
         post = dataclasses.replace(forest.post, ratio_c=_path_length(estimator.max_samples_))
         forest = dataclasses.replace(forest, post=post)
+    if type(estimator).__name__ in {"RandomForestClassifier", "ExtraTreesClassifier"}:
+        forest = dataclasses.replace(forest, leaf_values=_leaf_shares(estimator, forest))
     return model, forest
+
+
+def _leaf_shares(estimator: Any, forest: Forest) -> Floats:
+    """The classes' shares in the leaves as the estimator has them; Treelite divides them by their sum again."""
+    values = forest.leaf_values.copy()
+    for number, member in enumerate(estimator.estimators_):
+        tree = member.tree_
+        stack = [(0, int(forest.roots[number]))]
+        while stack:
+            theirs, ours = stack.pop()
+            if forest.feature[ours] < 0:
+                values[forest.leaf[ours]] = tree.value[theirs].ravel()
+            else:
+                stack.append((int(tree.children_left[theirs]), int(forest.left[ours])))
+                stack.append((int(tree.children_right[theirs]), int(forest.right[ours])))
+    return values
 
 
 def _path_length(samples: int) -> float:

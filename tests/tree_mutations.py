@@ -1,0 +1,72 @@
+"""One wrong threshold, leaf or child in emitted code: what verification has to notice."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Iterator
+
+from compile.emit.trees import TreeCode
+
+
+def mutants(code: TreeCode, number: int, seed: int = 0) -> Iterator[tuple[str, TreeCode]]:
+    """`number` codes that differ in one place each, and what was done to them."""
+    rng = random.Random(seed)
+    name = "trees.S" if code.files else ""
+    text = code.files[name] if name else code.c
+    places = _assembly(text) if name else _tables(text)
+    for start, end, new, what in rng.sample(places, min(number, len(places))):
+        changed = text[:start] + new + text[end:]
+        if name:
+            yield what, dataclasses.replace(code, files={**code.files, name: changed})
+        else:
+            yield what, dataclasses.replace(code, c=changed)
+
+
+Place = tuple[int, int, str, str]
+
+
+def _assembly(text: str) -> list[Place]:
+    """Tests of another bit or rank, branches on the opposite, leaves that differ by a millionth."""
+    begin = text.index(".Ltrees:")
+    end = text.find(".section", begin)
+    body = text[begin : end if end > 0 else len(text)]
+    places: list[Place] = []
+
+    def add(pattern: str, replace: object, what: str) -> None:
+        for match in re.finditer(pattern, body, re.MULTILINE):
+            new = replace(match)  # type: ignore[operator]
+            if new is not None:
+                places.append(
+                    (begin + match.start(1), begin + match.end(1), new, f"{what}: {match.group(0).strip()}")
+                )
+
+    add(r"tbn?z x\d+, #(\d+), \.Lt", lambda m: str(int(m[1]) + 1) if int(m[1]) < 62 else None, "threshold")
+    add(r"cmp r\d+, #(\d+)$", lambda m: str(int(m[1]) + 1) if int(m[1]) < 255 else None, "threshold")
+    swaps = {"tbz": "tbnz", "tbnz": "tbz", "bls": "bhi", "bhi": "bls", "b.ls": "b.hi", "b.hi": "b.ls"}
+    add(r"^ +(tbn?z|b\.?ls|b\.?hi) ", lambda m: swaps[m[1]], "child")
+    add(r"\.xword (0x[0-9a-f]+)", lambda m: hex(int(m[1], 16) ^ 1 << 30), "leaf")
+    add(r"(?:addw|subw) r12, r12, #(\d+)", lambda m: str(int(m[1]) ^ 1), "leaf")
+    return places
+
+
+def _tables(text: str) -> list[Place]:
+    """Entries of the tables that a bit-vector walk reads."""
+    places: list[Place] = []
+    for table, change, what in (
+        ("edge_leaves", _other_double, "leaf"),
+        ("edge_masks", lambda t: hex(int(t.rstrip("ul"), 16) ^ 2) + "u", "child"),
+        ("edge_trees", lambda t: str(int(t) ^ 1), "threshold"),
+    ):
+        match = re.search(rf"{table}\[\d+\] = {{(.*?)}};", text, re.DOTALL)
+        if match:
+            for entry in re.finditer(r"[^\s,]+", match[1]):
+                at = match.start(1) + entry.start()
+                places.append((at, at + len(entry[0]), change(entry[0]), f"{what}: {table} {entry[0]}"))
+    return places
+
+
+def _other_double(text: str) -> str:
+    value = float.fromhex(text.rstrip("f"))
+    return (value * (1 + 2**-20)).hex() if value else "0x1p-20"
