@@ -59,8 +59,9 @@ def test_without_pauses_all_comes_from_the_board(demo_path: Path) -> None:
     """A scanner on its own battery that never pauses: the ratio is that of the board's tuning, nothing hidden."""
     words = ("--bundle", demo_path, "--own-battery", "--no-pause")
     ratios = plan.plan(parse(plan, *words))["life_ratio_to_always_without_model"]
-    assert ratios["as planned"]["nominal"] == pytest.approx(ratios["tuned board alone"]["nominal"], rel=5e-3)  # the model takes the rest
-    assert ratios["pauses alone"]["nominal"] == pytest.approx(1.0, rel=1e-3)
+    # The model's own energy is the rest: less than half a per cent.
+    assert ratios["as planned"]["nominal"] == pytest.approx(ratios["tuned board alone"]["nominal"], rel=5e-3)
+    assert ratios["pauses alone"]["nominal"] == pytest.approx(1.0, rel=5e-3)
 
 
 def test_unknown_powers_stay_unknown(demo_path: Path) -> None:
