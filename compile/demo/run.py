@@ -50,11 +50,13 @@ class Answer(NamedTuple):
     latency_us: int
 
 
-def build_demo(folder: Path, targets: Sequence[str] = ("host", "aarch64", "armv7")) -> Path:
-    """Build the shipped model into a bundle in `folder`; its path."""
+def build_demo(
+    folder: Path, targets: Sequence[str] = ("host", "aarch64", "armv7"), *, network: bool = True
+) -> Path:
+    """Build the shipped models into a bundle in `folder`, the trees alone or with the network; its path."""
     data = folder / "demo.npz"
     features_to_npz(Recording.open(RECORDINGS), Pipeline.load(PIPELINE), data)
-    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=targets, network=NETWORK)
+    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=targets, network=NETWORK if network else None)
     bundle.save(folder / "demo.edge")
     return folder / "demo.edge"
 

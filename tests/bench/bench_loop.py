@@ -215,7 +215,7 @@ def run(bundle_path: Path | None = None) -> dict[str, Any]:
     """The benchmark's document: goals, rows, machine."""
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
         folder = Path(name)
-        path = bundle_path or build_demo(folder, targets=("host", "aarch64"))
+        path = bundle_path or build_demo(folder, targets=("host", "aarch64"), network=False)
         bundle = Bundle.open(path)
         recording = held_out(Recording.open(RECORDINGS), max(OURS.scans))
         played = folder / "played.scans"
