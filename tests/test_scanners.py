@@ -331,6 +331,10 @@ def test_resampling_is_declared_once_and_refused_where_the_contract_forbids() ->
     out = list(resampled(items, want, "nearest"))
     assert [i.reason for i in out if type(i) is Happening] == [Reason.RESAMPLED, Reason.AXIS]
     assert [i.axis for i in out if type(i) is Scan] == [want, want, want, far]
+    near = Scan(int16s(range(3)), Axis(1, 9, 3), 0)
+    assert list(resampled([near], want, "nearest", slack_hz=1)) == [near]
+    brought = list(resampled([near], want, "nearest"))
+    assert [i.axis for i in brought if type(i) is Scan] == [want]
     forbidden = list(resampled(items, want, "forbid"))
     assert [i.axis for i in forbidden if type(i) is Scan] == [want, other, other, far]
 
