@@ -29,9 +29,9 @@ from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.scanners.base import Configuration
 from edge_runtime.scanners.rf_explorer import RFExplorer, same_span
 from edge_runtime.source import QUEUE, Source, open_source
-from edge_runtime.usb import UsbPorts
 from tests.rig_run import AXIS, Running, clock_us, recording, running
 from tests.scanner_streams import STREAMS, powers_of
+from tests.usb_rig import Links, UsbTree
 
 SMALL = Axis(433_795_000, 1000, 112)
 KINDS = {
@@ -246,53 +246,40 @@ def test_the_configuration_wanted_is_asked_for_and_read_back() -> None:
         assert source.identity.serial == "EDGERIG000000001"
 
 
-def usb_tree(root: Path, name: str, serial: str) -> UsbPorts:
-    """A machine with one USB serial port called `name`, as Linux describes it."""
-    device = root / "sys/devices/usb1/1-1"
-    (device / "1-1:1.0" / name).mkdir(parents=True, exist_ok=True)
-    for file, text in {"idVendor": "10c4", "idProduct": "ea60", "serial": serial}.items():
-        (device / file).write_text(text + "\n")
-    tty = root / "sys/class/tty" / name
-    tty.mkdir(parents=True, exist_ok=True)
-    (tty / "device").symlink_to(device / "1-1:1.0" / name)
-    (root / "dev").mkdir(exist_ok=True)
-    return UsbPorts(root / "sys", root / "dev")
-
-
-class _Links(UsbPorts):
-    """Names of the tree are links to ptys, so they are not resolved."""
-
-    def identity(self, port: str) -> str:
-        return self._identity(self._classes / Path(port).name)
-
-
 def test_a_device_that_comes_back_under_another_name_is_followed(tmp_path: Path) -> None:
-    usb_tree(tmp_path, "ttyUSB0", "0001")
-    usb = _Links(tmp_path / "sys", tmp_path / "dev")
-    assert usb.identity(str(tmp_path / "dev/ttyUSB0")) == "10c4:ea60:0001"
+    tree, usb = UsbTree(tmp_path), Links(tmp_path)
     with (
         running(RFExplorerEmulator, recording(60), 100, "unplug=20", loop=True) as first,
         running(RFExplorerEmulator, recording(60, seed=2), 100, loop=True) as second,
     ):
-        old, new = tmp_path / "dev/ttyUSB0", tmp_path / "dev/ttyUSB7"
-        old.symlink_to(first.port)
-        with Source(str(old), RFExplorer(AXIS), clock_us, usb=usb) as source:
+        old = str(tree.plug("ttyUSB0", "0001", first.port))
+        assert usb.identity(old) == "10c4:ea60:0001"
+        with Source(old, RFExplorer(AXIS), clock_us, usb=usb) as source:
             scans_of(source, 3)
-            old.unlink()
-            (tmp_path / "sys/class/tty/ttyUSB0/device").unlink()
-            usb_tree(tmp_path, "ttyUSB7", "0001")
-            new.symlink_to(second.port)
-            back = Happening(Reason.RECONNECTED, str(new))
+            tree.unplug("ttyUSB0")
+            new = str(tree.plug("ttyUSB7", "0001", second.port))
+            back = Happening(Reason.RECONNECTED, new)
             items = collect(source, lambda items: back in items and type(items[-1]) is Scan)
     assert back in items
     assert crc(only(items)[-1]) in {row[4] for row in second.log}
 
 
 def test_another_device_under_the_old_name_is_not_taken_for_ours(tmp_path: Path) -> None:
-    usb = usb_tree(tmp_path, "ttyUSB0", "0001")
-    assert usb.find("10c4:ea60:0002") == ""
-    assert usb.find("") == ""
-    assert usb.identity("socket://localhost:1") == ""
+    tree, usb = UsbTree(tmp_path), Links(tmp_path)
+    with (
+        running(RFExplorerEmulator, recording(60), 100, "unplug=20", loop=True) as first,
+        running(RFExplorerEmulator, recording(60, seed=2), 100, loop=True) as other,
+    ):
+        old = str(tree.plug("ttyUSB0", "0001", first.port))
+        with Source(old, RFExplorer(AXIS), clock_us, usb=usb) as source:
+            scans_of(source, 3)
+            tree.unplug("ttyUSB0")
+            tree.plug("ttyUSB0", "0002", other.port)
+            threading.Timer(1.5, source.stop).start()
+            items = list(source)
+    assert Reason.UNPLUGGED in reasons(items)
+    assert Reason.RECONNECTED not in reasons(items)
+    assert usb.find("10c4:ea60:0003") == usb.find("") == usb.identity("socket://localhost:1") == ""
 
 
 def pump(rig: Running, server: socket.socket) -> None:
