@@ -49,6 +49,8 @@ def _pipeline(manifest: dict[str, Any]) -> Iterator[str]:
         f"contract  {contract['points']} points, "
         f"{contract['start_hz'] / 1e6:.3f} to {last_hz / 1e6:.3f} MHz, no older than {contract['max_age_ms']} ms"
     )
+    if contract.get("resample", "forbid") != "forbid":
+        yield f"resample  {contract['resample']}, where a scan covers these frequencies on another axis"
     yield f"classes   {', '.join(manifest['classes'])}"
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 from compile.kernels.catalogue import KERNELS, Param, Value
 from edge_runtime.errors import BadInput
+from edge_runtime.resample import MODES
 from edge_runtime.scan import Axis
 
 MAX_POINTS = 4096
 MAX_FEATURES = 256
+RESAMPLE = ("forbid", *MODES)
 MAX_BINS = 2048
 """Bins of the histogram that percentiles are read from: two bytes each on the device's stack."""
 
@@ -29,6 +31,8 @@ class Contract:
 
     power_step_cdbm: the grid of percentiles and of the floor, counted from power_min_cdbm: they are exact
         where the scanner's own step is a multiple of it, and rounded down to it elsewhere.
+    resample: what becomes of a scan on other frequencies: "forbid" refuses it, "nearest" and "peak" choose among
+        its own values as edge_runtime/resample.py says, where it covers the contract's frequencies.
     """
 
     points: int
@@ -39,6 +43,7 @@ class Contract:
     power_step_cdbm: int
     max_age_ms: int
     axis_tolerance_hz: int
+    resample: str
 
     @property
     def axis(self) -> Axis:
@@ -226,6 +231,7 @@ def _contract(t: _Table) -> Contract:
         power_step_cdbm=t.whole("power_step_cdbm", 1, 1000, default=50),
         max_age_ms=t.whole("max_age_ms", 1, 86_400_000),
         axis_tolerance_hz=t.whole("axis_tolerance_hz", 0, 10**10, default=0),
+        resample=t.word("resample", RESAMPLE, default=RESAMPLE[0]),
     )
     if contract.bins > MAX_BINS:
         coarse = -(-(high - low) // (MAX_BINS - 1))

@@ -134,10 +134,7 @@ class Loop:
 
     def _matches(self, axis: Axis) -> bool:
         """Whether every frequency of an axis is within the contract's tolerance."""
-        want, slack_hz = self._axis, self._axis_tolerance_hz
-        first_hz = axis.start_hz - want.start_hz
-        last_hz = first_hz + (axis.step_hz - want.step_hz) * (want.points - 1)
-        if axis.points != want.points or max(abs(first_hz), abs(last_hz)) > slack_hz:
+        if not axis.is_near(self._axis, self._axis_tolerance_hz):
             return False
         self._known_axis = axis
         return True

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic_ns
@@ -24,7 +24,8 @@ from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
-from edge_runtime.source import open_source
+from edge_runtime.scan import Happening, Scan
+from edge_runtime.source import ScanSource, open_source
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import Rung
 
@@ -79,7 +80,7 @@ def run(args: Namespace) -> int:
             engine = govern(engine, journal, stack)
         loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
         with stopped_by_signals(source.stop):
-            loop.run(source, args.scans)
+            loop.run(_on_the_contracts_axis(source, bundle), args.scans)
         summary = summarise(loop.statistics)
         if meter is not modelled:
             summary["meter"] = meter.finish()
@@ -92,6 +93,17 @@ def run(args: Namespace) -> int:
     else:
         print("\n".join(summary_lines(summary)))
     return 0
+
+
+def _on_the_contracts_axis(source: ScanSource, bundle: Bundle) -> Iterable[Scan | Happening]:
+    """The source itself, or with its scans resampled where the contract declares how."""
+    contract = bundle.manifest["contract"]
+    mode = contract.get("resample", "forbid")  # absent from bundles built before there was a choice
+    if mode == "forbid":
+        return source
+    from edge_runtime.resample import resampled  # noqa: PLC0415 (only who declares it pays for it)
+
+    return resampled(source, bundle.axis, mode, contract["axis_tolerance_hz"])
 
 
 def _governor(

@@ -20,6 +20,8 @@ from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 
 MODES = ("nearest", "peak")
+MAX_AXES = 64
+"""Axes that are remembered: a receiver that hops over channels does not fill the memory."""
 
 
 class Resampler:
@@ -62,10 +64,13 @@ class Resampler:
         return out.tobytes()
 
 
-def resampled(items: Iterable[Scan | Happening], want: Axis, mode: str) -> Iterator[Scan | Happening]:
+def resampled(
+    items: Iterable[Scan | Happening], want: Axis, mode: str, slack_hz: int = 0
+) -> Iterator[Scan | Happening]:
     """The same items with every scan on `want`, and a happening for each axis that scans came on.
 
-    Scans that cannot be brought there pass unchanged, for the contract to refuse and count.
+    Scans within `slack_hz` of `want` pass as they are: the contract takes them. So do scans that cannot be brought
+    there, for the contract to refuse and count.
     """
     known: dict[Axis, Resampler | None] = {want: None}
     for item in items:
@@ -74,11 +79,14 @@ def resampled(items: Iterable[Scan | Happening], want: Axis, mode: str) -> Itera
             continue
         have = item.axis
         if have not in known:
-            try:
-                known[have] = Resampler(have, want, mode)
-                yield Happening(Reason.RESAMPLED, f"{have} to {want}, {mode}")
-            except BadInput as e:
-                known[have] = None
-                yield Happening(Reason.AXIS, str(e))
+            if len(known) == MAX_AXES:
+                known = {want: None}
+            known[have] = None
+            if not have.is_near(want, slack_hz):
+                try:
+                    known[have] = Resampler(have, want, mode)
+                    yield Happening(Reason.RESAMPLED, f"{have} to {want}, {mode}")
+                except BadInput as e:
+                    yield Happening(Reason.AXIS, str(e))
         resampler = known[have]
         yield item._replace(power_cdbm=resampler(item.power_cdbm), axis=want) if resampler else item

@@ -14,6 +14,12 @@ class Axis:
     step_hz: int
     points: int
 
+    def is_near(self, other: Axis, slack_hz: int) -> bool:
+        """Whether both have as many points, and no frequency is more than `slack_hz` from the other's."""
+        first_hz = self.start_hz - other.start_hz
+        last_hz = first_hz + (self.step_hz - other.step_hz) * (other.points - 1)
+        return self.points == other.points and max(abs(first_hz), abs(last_hz)) <= slack_hz
+
 
 class Scan(NamedTuple):
     """One sweep.

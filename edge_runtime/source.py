@@ -309,8 +309,11 @@ class Source:
         while not waiting.poll(self._wait_ms):
             self._wait_ms = min(2 * self._wait_ms, LONGEST_WAIT_MS)
             if self._device and self._usb.identity(self.url) != self._device:
-                # Another device may have taken its name.
-                self.url = self._usb.find(self._device) or self.url
+                # Another device may have taken its name: that one is not opened.
+                found = self._usb.find(self._device)
+                if not found:
+                    continue
+                self.url = found
             try:
                 self._port = Port(self.url, self._baud, self._stop_reader)
             except HardwareUnavailable:

@@ -48,6 +48,11 @@ MISTAKES = [
     ("power_max_cdbm = 0", "power_max_cdbm = -12750", "is -12750; give more than power_min_cdbm, -12750"),
     (
         "max_age_ms = 1_000",
+        'max_age_ms = 1\nresample = "linear"',
+        "[contract]: resample: is 'linear'; choose of forbid, nearest, peak",
+    ),
+    (
+        "max_age_ms = 1_000",
         "max_age_ms = 1\npower_step_cdbm = 1",
         "12751 levels, more than 2048; give 7 or more",
     ),
@@ -106,5 +111,6 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
     data = Pipeline.load(write(tmp_path, SMALL)).to_dict()
     assert data["features"][1] == {"name": "skirt", "kernel": "width", "below_cdb": 600, "side": "total"}
     assert data["contract"]["power_step_cdbm"] == 50
+    assert data["contract"]["resample"] == "forbid"
     assert data["floor"] == {"permille": 500}
     assert "novelty" not in data

@@ -331,6 +331,10 @@ def test_resampling_is_declared_once_and_refused_where_the_contract_forbids() ->
     out = list(resampled(items, want, "nearest"))
     assert [i.reason for i in out if type(i) is Happening] == [Reason.RESAMPLED, Reason.AXIS]
     assert [i.axis for i in out if type(i) is Scan] == [want, want, want, far]
+    near = Scan(int16s(range(3)), Axis(1, 9, 3), 0)
+    assert list(resampled([near], want, "nearest", slack_hz=1)) == [near]
+    brought = list(resampled([near], want, "nearest"))
+    assert [i.axis for i in brought if type(i) is Scan] == [want]
     forbidden = list(resampled(items, want, "forbid"))
     assert [i.axis for i in forbidden if type(i) is Scan] == [want, other, other, far]
 
@@ -355,11 +359,16 @@ def test_a_journal_plays_at_full_and_at_recorded_speed(tmp_path: Path) -> None:
         ("?speed=1", 199_000, 400_000),
         ("?speed=10", 19_000, 90_000),
     ):
-        began = clock_us()
-        with Replay(f"{tmp_path / 'j'}{query}", axis, clock_us) as replay:
-            scans = [item for item in replay if type(item) is Scan]
-        assert [scan.power_cdbm for scan in scans] == [int16s([-k, -2 * k]) for k in range(5)]
-        assert least_us <= clock_us() - began <= most_us
+        took_us = []
+        while not took_us or (
+            took_us[-1] > most_us and len(took_us) < 20
+        ):  # a busy machine may stall any of them
+            began = clock_us()
+            with Replay(f"{tmp_path / 'j'}{query}", axis, clock_us) as replay:
+                scans = [item for item in replay if type(item) is Scan]
+            took_us.append(clock_us() - began)
+            assert [scan.power_cdbm for scan in scans] == [int16s([-k, -2 * k]) for k in range(5)]
+        assert least_us <= min(took_us) <= most_us
     with Replay(f"{tmp_path / 'j'}?speed=0.001", axis, clock_us) as replay:
         for _ in replay:
             replay.stop()

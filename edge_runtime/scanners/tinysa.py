@@ -38,6 +38,8 @@ UNBUFFERED, REPEAT = 1, 2
 LINE_LIMIT = 256
 MAX_POINTS = 20_000
 """Frames of a log whose count nobody named are not waited for beyond this."""
+ZEROS_DBM = range(-71, 328)
+"""Over these zeros every u16 below 0x2000 is a power that an int16 holds; no instrument has another."""
 SCAN_COLUMNS = (1, 2, 4, 8)
 """Bits of the mask of `scan`: frequency, measured, stored, temperature."""
 
@@ -111,9 +113,9 @@ class TinySA(StreamScanner):
     def feed(self, data: bytes, now_us: int) -> Sequence[Heard]:
         # The steady state of the repeat mode: one read holds exactly one frame like the last one.
         if data and len(data) == self.frame_bytes and not self._buffer and not self._lost:
-            body = data[1:-1]
-            if data[0] == _OPEN and data[-1] == _CLOSE and body[0::3] == self._marks:
-                return (self._frame_scan(body, now_us),)
+            lanes = int.from_bytes(data, "little") ^ self._frame_lanes
+            if not lanes & self._odd_lanes:
+                return (new_scan(self._powers(lanes), self._frame_axis, now_us, now_us),)
         return super().feed(data, now_us)
 
     def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
@@ -145,7 +147,7 @@ class TinySA(StreamScanner):
             events.append(Damage(Reason.ABORTED, size))
         elif points:
             self._begin_frames(points)
-            events.append(self._frame_scan(self._buffer[at + 1 : at + size - 1], now_us))
+            events.append(self._frame_scan(self._buffer[at : at + size], now_us))
         return size
 
     def _learns(self, points: int) -> bool:
@@ -159,10 +161,9 @@ class TinySA(StreamScanner):
             return
         self._points = points
         self.frame_bytes = 3 * points + 2
-        self._marks = b"x" * points
         self._scratch = bytearray(2 * points)
-        self._mark_lanes = int.from_bytes(b"x\0\0" * points, "little")
-        self._large_lanes = int.from_bytes(b"\0\xe0\0" * points, "little")
+        self._frame_lanes = int.from_bytes(b"{" + b"x\0\0" * points + b"}", "little")
+        self._odd_lanes = int.from_bytes(b"\xff" + b"\xff\0\xe0" * points + b"\xff", "little")
         self._zero_lanes = self._lanes(points)
         if self._frame_axis.points != points:
             self._frame_axis = Axis(0, 0, points)  # of another sweep than the one wanted
@@ -174,25 +175,28 @@ class TinySA(StreamScanner):
 
     def _lanes(self, points: int) -> int:
         lane = 4 + 8 * ((0x10000 - self._zero_cdbm) & 0xFFFF)
-        return int.from_bytes(lane.to_bytes(3, "little") * points, "little")
+        return int.from_bytes(lane.to_bytes(3, "little") * points, "little") << 16
 
-    def _frame_scan(self, body: bytes, now_us: int) -> Scan:
+    def _frame_scan(self, frame: bytes, now_us: int) -> Scan:
+        lanes = int.from_bytes(frame, "little") ^ self._frame_lanes
+        powers = self._slowly(frame) if lanes & self._odd_lanes else self._powers(lanes)
+        return new_scan(powers, self._frame_axis, now_us, now_us)
+
+    def _powers(self, lanes: int) -> bytes:
         """Hundredths of a dBm: (25 * u16 + 4) / 8 - 100 * zero, rounded half up.
 
-        All points at once, as one long integer with a lane of 24 bits a point, which a u16 below 0x2000
-        (82 dBm over a zero of 174) cannot overflow; other frames go the slow way.
+        All points at once, as one long integer: a frame without its marks and braces is a lane of 24 bits a
+        point, from bit 16 on, which a u16 below 0x2000 (82 dBm over a zero of 174) cannot overflow.
         """
-        lanes = (int.from_bytes(body, "little") - self._mark_lanes) >> 8
-        if lanes & self._large_lanes:
-            return new_scan(self._slowly(body), self._frame_axis, now_us, now_us)
-        scaled = bytearray(((25 * lanes + self._zero_lanes) >> 3).to_bytes(len(body) + 1, "little"))
+        scaled = bytearray(((25 * lanes + self._zero_lanes) >> 3).to_bytes(self.frame_bytes, "little"))
         powers = self._scratch
-        powers[0::2] = scaled[0:-1:3]
-        powers[1::2] = scaled[1::3]
-        return new_scan(bytes(powers), self._frame_axis, now_us, now_us)
+        powers[0::2] = scaled[2:-1:3]
+        powers[1::2] = scaled[3::3]
+        return bytes(powers)
 
-    def _slowly(self, body: bytes) -> bytes:
-        counts = unpack("<" + "xH" * self._points, body)
+    def _slowly(self, frame: bytes) -> bytes:
+        """The same of any u16."""
+        counts = unpack("<x" + "xH" * self._points + "x", frame)
         return b"".join(int16((25 * count + 4) // 8 - self._zero_cdbm) for count in counts)
 
     def _line(self, at: int, events: list[Heard]) -> int:
@@ -217,7 +221,7 @@ class TinySA(StreamScanner):
             self._identify(events, model=model, firmware=firmware)
         elif line.startswith(b"HW Version:"):
             self._identify(events, serial=line[11:].decode().strip())
-        elif matched := _ZERO.fullmatch(line):
+        elif (matched := _ZERO.fullmatch(line)) and int(matched[1]) in ZEROS_DBM:
             self._set_zero(int(matched[1]))
         elif matched := _VOLTAGE.fullmatch(line):
             events.append(Battery(int(matched[1])))
