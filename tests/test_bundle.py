@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import edge_runtime
 from edge_runtime.bundle import Bundle, pack
 from edge_runtime.errors import BadInput
 
@@ -28,6 +29,12 @@ def test_what_was_packed_is_read_back_and_twice_is_the_same(data: bytes, tmp_pat
     assert Bundle.open(tmp_path / "b.edge").manifest == MANIFEST
     assert bundle.label_name(1) == "b"
     assert bundle.label_name(-1) == "UNKNOWN"
+
+
+def test_the_package_gives_the_bundle() -> None:
+    assert edge_runtime.Bundle is Bundle
+    with pytest.raises(AttributeError, match="no attribute 'Bindle'"):
+        _ = edge_runtime.Bindle
 
 
 def test_every_changed_byte_and_every_cut_is_refused(data: bytes) -> None:
