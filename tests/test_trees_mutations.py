@@ -10,11 +10,11 @@ from compile.emit.trees import emit
 from compile.emulate import EmulationFault
 from compile.targets import target
 from compile.verify import Inputs, ParityFailed, check
-from compile.witness import witness_rows
+from compile.witness import observable_splits, witness_rows
 from tests.tree_models import artifact, lightgbm_model
 from tests.tree_mutations import mutants
 
-MUTANTS = 6
+MUTANTS = 12
 
 
 @pytest.mark.parametrize("name", ["x86_64", "aarch64", "armv7"])
@@ -24,17 +24,18 @@ def test_mutants_are_caught(name: str) -> None:
     code = emit(forest, target(name))
     inputs = Inputs(np.zeros((0, 0), np.int16), rows, forest.n_outputs, forest.raw_scores(rows))
     check({name: artifact(code, name)}, inputs)
-    missed = []
-    for what, mutant in mutants(code, MUTANTS):
+    roots = forest.roots
+    splits = set()
+    for split in observable_splits(forest, rows):
+        tree = int(np.searchsorted(roots, split, "right")) - 1
+        splits.add(f".Lt{tree}n{split - roots[tree]}")
+    assert len(splits) > 0.5 * (forest.feature >= 0).sum()
+    for what, mutant in mutants(code, MUTANTS, splits=splits):
         try:
             check({name: artifact(mutant, name)}, inputs)
         except (ParityFailed, EmulationFault):
             continue
-        missed.append(what)
-    # Where jumps are threaded from tree to tree, a copy of a test may be reached only by rows on which the mutant's
-    # threshold falls as the right one: no row tells the two apart.
-    assert len(missed) <= (1 if code.style == "threaded" else 0), missed
-    assert all(what.startswith("threshold") for what in missed)
+        pytest.fail(f"not caught: {what}")
 
 
 def test_witness_rows_reach_both_sides_of_every_split() -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from compile.emit.trees import TreeCode
 
 
-def mutants(code: TreeCode, number: int, seed: int = 0) -> Iterator[tuple[str, TreeCode]]:
-    """`number` codes that differ in one place each, and what was done to them."""
+def mutants(
+    code: TreeCode, number: int, seed: int = 0, splits: Container[str] | None = None
+) -> Iterator[tuple[str, TreeCode]]:
+    """`number` codes that differ in one place each, and what was done to them.
+
+    splits: labels of the tests that may get another threshold; None for all. A test may have a neighbour that
+    no row tells from it, because the leaves before it decide for all that would.
+    """
     rng = random.Random(seed)
     name = "trees.S" if code.files else ""
     text = code.files[name] if name else code.c
-    places = _assembly(text) if name else _tables(text)
+    places = _assembly(text, splits) if name else _tables(text)
     for start, end, new, what in rng.sample(places, min(number, len(places))):
         changed = text[:start] + new + text[end:]
         if name:
@@ -27,7 +33,7 @@ def mutants(code: TreeCode, number: int, seed: int = 0) -> Iterator[tuple[str, T
 Place = tuple[int, int, str, str]
 
 
-def _assembly(text: str) -> list[Place]:
+def _assembly(text: str, splits: Container[str] | None) -> list[Place]:
     """Tests of another bit or rank, branches on the opposite, leaves that differ by a millionth."""
     begin = text.index(".Ltrees:")
     end = text.find(".section", begin)
@@ -37,7 +43,9 @@ def _assembly(text: str) -> list[Place]:
     def add(pattern: str, replace: object, what: str) -> None:
         for match in re.finditer(pattern, body, re.MULTILINE):
             new = replace(match)  # type: ignore[operator]
-            if new is not None:
+            label = body.rfind("\n.Lt", 0, match.start()) + 1
+            known = splits is None or body[label : body.find(":", label)] in splits
+            if new is not None and (known or what != "threshold"):
                 places.append(
                     (begin + match.start(1), begin + match.end(1), new, f"{what}: {match.group(0).strip()}")
                 )
@@ -56,7 +64,7 @@ def _tables(text: str) -> list[Place]:
     places: list[Place] = []
     for table, change, what in (
         ("edge_leaves", _other_double, "leaf"),
-        ("edge_masks", lambda t: hex(int(t.rstrip("ul"), 16) ^ 2) + "u", "child"),
+        ("edge_masks", _other_side, "child"),
         ("edge_trees", lambda t: str(int(t) ^ 1), "threshold"),
     ):
         match = re.search(rf"{table}\[\d+\] = {{(.*?)}};", text, re.DOTALL)
@@ -65,6 +73,12 @@ def _tables(text: str) -> list[Place]:
                 at = match.start(1) + entry.start()
                 places.append((at, at + len(entry[0]), change(entry[0]), f"{what}: {table} {entry[0]}"))
     return places
+
+
+def _other_side(text: str) -> str:
+    """A mask that clears the other leaves: the split's children are swapped."""
+    wide = text.endswith("ll")
+    return hex(int(text.rstrip("ul"), 16) ^ ((1 << (64 if wide else 32)) - 1)) + ("ull" if wide else "u")
 
 
 def _other_double(text: str) -> str:
