@@ -15,7 +15,7 @@ def mutants(
 ) -> Iterator[tuple[str, TreeCode]]:
     """`number` codes that differ in one place each, and what was done to them.
 
-    splits: labels of the tests that may get another threshold; None for all. A test may have a neighbour that
+    splits: labels of the tests that may be changed; None for all. A test may have a neighbour that
     no row tells from it, because the leaves before it decide for all that would.
     """
     rng = random.Random(seed)
@@ -45,7 +45,7 @@ def _assembly(text: str, splits: Container[str] | None) -> list[Place]:
             new = replace(match)  # type: ignore[operator]
             label = body.rfind("\n.Lt", 0, match.start()) + 1
             known = splits is None or body[label : body.find(":", label)] in splits
-            if new is not None and (known or what != "threshold"):
+            if new is not None and (known or what == "leaf"):
                 places.append(
                     (begin + match.start(1), begin + match.end(1), new, f"{what}: {match.group(0).strip()}")
                 )
