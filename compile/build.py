@@ -31,6 +31,7 @@ from compile.neural import load as networks
 from compile.neural.attach import attach
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
+from compile.quantise import Fixed, fixed
 from compile.targets import Form, Target, target
 from edge_runtime.bundle import Bundle, Manifest, pack
 from edge_runtime.errors import BadInput
@@ -52,6 +53,7 @@ class Parts:
     model: frontends.LoadedModel
     fitted: FittedPipeline | None
     matrix: Matrix | None
+    quantised: Fixed | None
 
     @property
     def forest(self) -> Forest:
@@ -65,7 +67,7 @@ def build(
     pipeline: Path | str | None = None,
     data: Path | str | None = None,
     targets: Iterable[str] = DEFAULT_TARGETS,
-    mode: str | None = None,
+    mode: str = "exact",
     network: Path | str | object | None = None,
     progress: Progress = lambda _line: None,
 ) -> Bundle:
@@ -73,9 +75,9 @@ def build(
 
     model: a model file, or a live object of a training library. pipeline: a TOML file; without it the artifact is
     the model alone. data: the `.npz` of `edge-compile features`, needed with a pipeline (it is fitted to it) and
-    otherwise a source of rows for the proof. targets: names of targets.TARGETS, or "host". mode: "exact" or
-    "compact"; None lets the emitter choose. network: a second model that sees the sweep in dBm and is asked where
-    the trees are unsure; a network as `model` stands alone. progress: told, in a line, what is being done.
+    otherwise a source of rows for the proof. targets: names of targets.TARGETS, or "host". mode: "exact",
+    "fixed" or "compact", as emit.trees has them. network: a second model that sees the sweep in dBm and is asked
+    where the trees are unsure; a network as `model` stands alone. progress: told, in a line, what is being done.
 
     Raises BadInput for what cannot be built, CheckFailed where a target gives other bits.
     """
@@ -89,7 +91,7 @@ def build(
     if network is not None and pipeline is None:
         raise BadInput("network: is asked where the trees are unsure; give --pipeline and --data too")
     progress("reading the model and the data")
-    parts = _parts(frontends.load(model), pipeline, data)
+    parts = _parts(frontends.load(model), pipeline, data, mode)
     sources = {t.name: _sources(parts, t, mode) for t in chosen}
     artifacts = {}
     for t in chosen:
@@ -110,12 +112,19 @@ def build(
     return attach(bundle, network, parts.matrix, verdicts, chosen, progress)
 
 
-def _parts(model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None) -> Parts:
+def _parts(
+    model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None, mode: str
+) -> Parts:
     matrix = Matrix.load(Path(data)) if data is not None else None
     if matrix is not None and matrix.features.shape[1] == model.forest.n_features:
         model = replace(model, forest=model.forest.counted(matrix.features[matrix.sample(HEAT_ROWS)]))
+    quantised = None
+    if mode != "exact":
+        # In fixed point from here on: what is fitted, proven and told is what the device computes.
+        quantised = fixed(model.forest, matrix.features if matrix is not None else None)
+        model = replace(model, forest=quantised.forest, checkpoint_exact=False)
     if pipeline is None:
-        return Parts(model, None, matrix)
+        return Parts(model, None, matrix, quantised)
     declared = Pipeline.load(Path(pipeline))
     if matrix is None:
         raise BadInput(f"pipeline {pipeline}: needs recordings to be fitted to; give --data D.npz")
@@ -134,7 +143,7 @@ def _parts(model: frontends.LoadedModel, pipeline: Path | str | None, data: Path
         model.forest.raw_scores(matrix.features),
         classes=matrix.classes,
     )
-    return Parts(model, fitted, matrix)
+    return Parts(model, fitted, matrix, quantised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +154,9 @@ class Sources:
     code: trees.TreeCode
 
 
-def _sources(parts: Parts, t: Target, mode: str | None) -> Sources:
+def _sources(parts: Parts, t: Target, mode: str) -> Sources:
     forest, fitted = parts.forest, parts.fitted
-    code = trees.emit(forest, t) if mode is None else trees.emit(forest, t, mode=mode)
+    code = trees.emit(forest, t, mode=mode, quantised=parts.quantised)
     names = fitted.pipeline.feature_names if fitted else list(forest.feature_names)
     classes = fitted.classes if fitted else ()
     header = header_h(names, forest.n_outputs, classes, fitted.pipeline if fitted else None)
@@ -216,6 +225,7 @@ def _pack(
             "entry": entry,
             "sources": list(texts),
             "mode": code.mode,
+            "worst_error": parts.quantised.worst_error if parts.quantised else 0.0,
             "style": code.style,
             "why": code.reason,
             "cost": costs[name],

@@ -95,7 +95,8 @@ def parser() -> console.Parser:
         help="a second model, asked where the trees are unsure: .keras, .onnx, .pt2; sees the sweep in dBm",
     )
     build.add_argument("--targets", default="host,aarch64,armv7", help="comma-separated (%(default)s)")
-    build.add_argument("--mode", choices=["exact", "compact"], help="default: chosen by the target's flash")
+    modes = "exact raw scores, leaves in fixed point, or the least flash (%(default)s)"
+    build.add_argument("--mode", choices=["exact", "fixed", "compact"], default="exact", help=modes)
     build.add_argument("-o", "--output", type=Path, required=True, metavar="B.edge")
     build.set_defaults(run=_build)
 

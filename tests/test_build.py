@@ -10,8 +10,9 @@ import lightgbm
 import numpy as np
 import pytest
 
+from compile import forest_file, frontends
 from compile.build import build, verify_bundle
-from compile.demo.run import MODEL, build_demo
+from compile.demo.run import MODEL, PIPELINE, build_demo
 from compile.matrix import Matrix
 from edge_runtime.bundle import Bundle, pack
 from edge_runtime.errors import CheckFailed, EdgeError
@@ -61,6 +62,21 @@ def test_a_model_alone_takes_features_and_gives_scores(tmp_path: Path) -> None:
     )
     with pytest.raises(EdgeError, match="without a pipeline"):
         _ = bundle.axis
+
+
+@pytest.mark.parametrize("mode", ["fixed", "compact"])
+def test_fixed_point_keeps_every_decision_on_its_data(mode: str, demo_path: Path, tmp_path: Path) -> None:
+    """Built with the same scans, verified on every target against what the fixed-point leaves add up to."""
+    data = demo_path.with_name("demo.npz")
+    bundle = build(MODEL, pipeline=PIPELINE, data=data, targets=["host", "aarch64", "cortex-m4"], mode=mode)
+    matrix = Matrix.load(data)
+    assert all(parity.oracle_rows for parity in verify_bundle(bundle, matrix, 40))
+    exact = frontends.load(MODEL).forest.raw_scores(matrix.features).argmax(axis=1)
+    kept = forest_file.from_bytes(bundle.entry("model.forest")).raw_scores(matrix.features).argmax(axis=1)
+    assert (kept == exact).all()
+    for artifact in bundle.manifest["artifacts"].values():
+        assert artifact["mode"] == mode
+        assert artifact["worst_error"] > 0
 
 
 def test_extract_gives_a_firmware_its_source_and_header(everywhere: Bundle, tmp_path: Path) -> None:
