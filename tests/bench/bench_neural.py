@@ -56,7 +56,6 @@ BACKENDS = {
 }
 """Backend -> the module it needs. Those with wheels for aarch64 that take int8 are counted there too."""
 COUNTED = {"tflite-runtime": "tflite-runtime", "ai-edge-litert": "ai-edge-litert"}
-EMLEARN = "takes scikit-learn networks in float only; no int8 network to compare"
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,6 @@ def run() -> dict[str, Any]:
                 else:
                     row["flash_bytes"] = len(s.network.tflite)
                 rows.append(row)
-            rows.append({"network": s.name, "backend": "emlearn", "unavailable": EMLEARN})
             if "tflite-runtime" in counts:
                 least = min(counts["tflite-runtime"].values())
                 ratio = counts["compiled"][A53] / least
