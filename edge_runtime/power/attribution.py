@@ -32,6 +32,7 @@ little is left says more of the windows' edges than of the stage."""
 _A_PARTNER = 0.1
 """Another stage is named as moving with it where it makes up so much of the common variation."""
 _SAME_MIX = 0.05
+_Z95 = 1.96
 _UNUSUAL = 4.0
 """Blocks that are left with more than this times the median spread are weighed down (Huber's weights). Only
 those: weights that follow every block's own residual would make the standard errors too small."""
@@ -53,6 +54,16 @@ class Estimate:
     def resolved(self) -> bool:
         """Whether the figure may be named."""
         return math.isfinite(self.error) and self.high - self.low <= abs(self.value)
+
+    def also(self, share: float) -> Estimate:
+        """With the meter's own error beside it: so large a share of the figure, 95 %."""
+        if not math.isfinite(self.error):
+            return self
+        own = share * abs(self.value)
+        reach = math.hypot((self.high - self.low) / 2, own) if math.isfinite(own) else math.inf
+        return Estimate(
+            self.value, math.hypot(self.error, own / _Z95), self.value - reach, self.value + reach
+        )
 
     def text(self, unit: str) -> str:
         """For people; an unresolved figure shows only what it is known to lie in."""

@@ -179,7 +179,13 @@ class FieldMeter:
         rail_mv = 0 if math.isnan(self._last.rail_v) else round(self._last.rail_v * 1e3)
         for rung in Rung:
             found = self._found.combined(self._one_scan(rung)) if self._counts[rung] else UNRESOLVED
+            found = found.also(self._meter_error)
             self._charges[rung] = None if self._emulated else _charge(found, rail_mv)
+
+    @property
+    def _meter_error(self) -> float:
+        """What the meter itself is uncertain by, relative: no number of windows makes that smaller."""
+        return self._last.uncertainty_j / self._last.energy_j if self._last.energy_j > 0 else math.inf
 
     def _one_scan(self, rung: Rung) -> dict[str, float]:
         """The stages of one scan, with its share of what all scans have in common."""
@@ -221,7 +227,7 @@ class FieldMeter:
         for rung in rungs:
             for stage, count in self._one_scan(rung).items():
                 together[stage] = together.get(stage, 0.0) + count * self._counts[rung]
-        found = self._found.combined(together)
+        found = self._found.combined(together).also(self._meter_error)
         scale = 1e6 * self.scans / sum(self._counts[rung] for rung in rungs)
         return Interval(max(found.low, 0.0) * scale, max(found.high, 0.0) * scale)
 
@@ -229,9 +235,9 @@ class FieldMeter:
         """The meter's joules over the run, and each stage's energy, as JSON values."""
         joules = self._last.energy_j - self._first.energy_j
         uncertain = self._last.uncertainty_j
-        found, counted = self._found, self._counted()
+        found, counted, error = self._found, self._counted(), self._meter_error
         stages = {
-            name: _row(found.stages[name], UNITS[name], found.inseparable.get(name, ()))
+            name: _row(found.stages[name].also(error), UNITS[name], found.inseparable.get(name, ()))
             for name in STAGES
             if counted[name]
         }
@@ -244,7 +250,7 @@ class FieldMeter:
             "energy_uncertainty_j": uncertain if math.isfinite(uncertain) else None,
             "windows": self._windows,
             "counted": counted,
-            "stages": {"idle": _row(found.idle_w, "W", ()), **stages},
+            "stages": {"idle": _row(found.idle_w.also(error), "W", ()), **stages},
         }
 
 
@@ -289,7 +295,7 @@ def _row(found: Estimate, unit: str, moves_with: tuple[str, ...]) -> dict[str, A
         row["not_separable_from"] = list(moves_with)
         row["resolved"] = named
         row["text"] = f"{row['text']}, {others} included" if named else f"not separable from {others}"
-    if math.isfinite(found.error):
+    if math.isfinite(found.error) and math.isfinite(found.high):
         row |= {"error": found.error, "interval": [found.low, found.high]}
     if row["resolved"]:
         row["value"] = found.value

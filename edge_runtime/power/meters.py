@@ -142,15 +142,15 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
         "max_amps": args.max_amps,
         "channel": args.channel,
     }
+    addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)
     if not args.emulated:
-        addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)
         return Bench(bus=args.i2c, addresses=addresses, **common), None
     from edge_runtime.rig.bench import ADDRESSES, EmulatedBench  # noqa: PLC0415 (a device has no rig)
 
     emulated = EmulatedBench()
     stack.callback(emulated.close)
     os.environ["PATH"] = f"{emulated.path}{os.pathsep}{os.environ.get('PATH', '')}"
-    common |= {"addresses": ADDRESSES, "sysfs": emulated.sysfs, "rail": " (EMULATED, no hardware)"}
+    common |= {"addresses": addresses or ADDRESSES, "sysfs": emulated.sysfs, "rail": " (EMULATED, no hardware)"}
     return Bench(bus=emulated.bus, **common), emulated
 
 

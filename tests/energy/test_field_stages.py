@@ -22,7 +22,7 @@ def test_every_stage_is_found_under_drift_and_load_changes(tmp_path: Path) -> No
         row = stages[name]
         assert row["resolved"], row
         assert row["value"] == pytest.approx(truth, abs=3 * row["error"])
-        assert row["error"] < 0.1 * truth
+        assert row["error"] < 0.15 * truth
         assert "not_separable_from" not in row
     assert stages["network"]["value"] == pytest.approx(TRUTH_J["network"], rel=0.05)
     assert stages["sync"]["value"] == pytest.approx(TRUTH_J["sync"], rel=0.05)
@@ -31,6 +31,23 @@ def test_every_stage_is_found_under_drift_and_load_changes(tmp_path: Path) -> No
     assert board.charged[0][0] == Source.MODELLED
     assert board.charged[-1][0] == Source.MEASURED
     assert summary["counted"]["sync"] == board.journal.syncs - 1  # its end is after the meter's
+
+
+def test_no_figure_is_surer_than_its_meter(tmp_path: Path) -> None:
+    """However many windows: the shunt's tolerance stays, and after a clipped peak nothing is known."""
+    board = Board(tmp_path, 1)
+    board.run(6)
+    field = board.field
+    reading = field._last
+    share = reading.uncertainty_j / reading.energy_j
+    assert 0.015 < share < 0.03
+    row = field.summary()["stages"]["network"]
+    assert (row["interval"][1] - row["interval"][0]) / 2 > share * row["value"]
+    assert field.source is Source.MEASURED
+    field._last = reading._replace(uncertainty_j=float("inf"))
+    field._solve()
+    assert field.source is Source.MODELLED
+    assert not any(stage["resolved"] for stage in field.summary()["stages"].values())
 
 
 def test_stages_that_move_together_are_not_split_but_a_scan_has_its_figure(tmp_path: Path) -> None:
