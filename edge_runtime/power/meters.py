@@ -26,7 +26,7 @@ from edge_runtime.power.ina228 import Ina228Meter
 from edge_runtime.power.kernel import HwmonMeter, IioMeter, PowerSupplyMeter
 from edge_runtime.power.modelled import NO_LOOP, ModelledMeter
 from edge_runtime.power.pmic import PmicMeter
-from edge_runtime.power.rapl import RaplMeter
+from edge_runtime.power.rapl import RaplMeter, import_pyrapl
 from edge_runtime.power.shunt import ShuntChip, ShuntMeter
 
 NAMES = ("rapl", "ina219", "ina226", "ina228", "ina3221", "iio", "hwmon", "pmic", "power_supply", "modelled")
@@ -79,7 +79,7 @@ def open_meter(name: str, bench: Bench | None = None) -> Meter:
     bench = bench or Bench()
     timing: dict[str, Any] = {"sysfs": bench.sysfs, "shunt_ohm": bench.shunt_ohm, "rail": bench.rail}
     makers: dict[str, Callable[[], Meter]] = {
-        "rapl": RaplMeter,
+        "rapl": lambda: RaplMeter(sysfs=bench.sysfs),
         **dict.fromkeys(("ina219", "ina226", "ina228", "ina3221"), lambda: _on_bus(name, bench)),
         "iio": lambda: IioMeter(**timing),
         "hwmon": lambda: HwmonMeter(**timing),
@@ -146,11 +146,17 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
     if not args.emulated:
         return Bench(bus=args.i2c, addresses=addresses, **common), None
     from edge_runtime.rig.bench import ADDRESSES, EmulatedBench  # noqa: PLC0415 (a device has no rig)
+    from edge_runtime.rig.powercap import redirected  # noqa: PLC0415
 
     emulated = EmulatedBench()
     stack.callback(emulated.close)
+    stack.enter_context(redirected(import_pyrapl(), emulated.sysfs))
     os.environ["PATH"] = f"{emulated.path}{os.pathsep}{os.environ.get('PATH', '')}"
-    common |= {"addresses": addresses or ADDRESSES, "sysfs": emulated.sysfs, "rail": " (EMULATED, no hardware)"}
+    common |= {
+        "addresses": addresses or ADDRESSES,
+        "sysfs": emulated.sysfs,
+        "rail": " (EMULATED, no hardware)",
+    }
     return Bench(bus=emulated.bus, **common), emulated
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_runtime import console
 from edge_runtime.rig.load import pulses
-from tests.energy.test_ina import CHIPS, NASTY_MS, bench, error, naive_polling
+from tests.energy.ina_bench import CHIPS, NASTY_MS, bench, error, naive_polling
 
 SECONDS = 20.0
 POLLS_S = (0.010, 0.100)

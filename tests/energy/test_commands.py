@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from edge_runtime.power.ina219 import Ina219
 from edge_runtime.power.meters import NAMES, Bench, open_meter
 from edge_runtime.power.modelled import instruction_pj, source_of
 from edge_runtime.rig import ina
-from edge_runtime.rig.bench import GAIN, OFFSET_UV
+from edge_runtime.rig.bench import GAIN, HOST_W, OFFSET_UV
 from edge_runtime.rig.i2c_bus import EmulatedBus
 from edge_runtime.rig.load import Load, VirtualClock
 
@@ -56,6 +57,11 @@ def test_meters_on_the_emulated_bench(
         assert "EMULATED" in rows[name]["domain"]
         assert rows[name]["power_w"] == pytest.approx(0.744, rel=0.2)  # a second, on a busy machine
     assert all(rows[name]["available"] for name in NAMES if name != "rapl")
+    if find_spec("pyRAPL") is not None:
+        assert rows["rapl"]["source"] == "emulated"
+        assert rows["rapl"]["power_w"] == pytest.approx(HOST_W, rel=0.2)
+    else:
+        assert "pip install 'edge-runtime[rapl]'" in rows["rapl"]["because"]
     assert command(meters, "--emulated", "--seconds", "0.2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(NAMES)
