@@ -27,7 +27,7 @@ from hw_profiles.schema import Board, Quantity
 
 CLASSES = ("integer", "load_store", "branch", "floating")
 _HOLD_OUT, _RESAMPLES, _SEED = 5, 400, 20261124
-_LEAST_WINDOWS = 30
+LEAST_WINDOWS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,13 @@ def read_session(path: Path) -> tuple[list[Window], About]:
             else:
                 windows.append(_window(data, names, number))
     except OSError as e:
-        raise BadInput(f"session {path}: {e.strerror}; give the file that the lab session wrote") from e
+        raise BadInput(
+            f"session {path}: {e.strerror}; give the file that scripts/bench_pi --session-windows wrote"
+        ) from e
     except ValueError as e:
         raise BadInput(f"session {path}: {e}; each line holds {', '.join(sorted(names))}") from e
-    if len(windows) < _LEAST_WINDOWS:
-        raise BadInput(f"session {path}: {len(windows)} windows are too few; record {_LEAST_WINDOWS} or more")
+    if len(windows) < LEAST_WINDOWS:
+        raise BadInput(f"session {path}: {len(windows)} windows are too few; record {LEAST_WINDOWS} or more")
     return windows, about
 
 
@@ -238,7 +240,12 @@ def _string(text: str) -> str:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """`edge-runtime fit`."""
-    parser.add_argument("session", type=Path, metavar="SESSION.jsonl", help="windows of a lab session")
+    parser.add_argument(
+        "session",
+        type=Path,
+        metavar="SESSION.jsonl",
+        help="windows of a lab session, as scripts/bench_pi writes them",
+    )
     parser.add_argument("--profile", default="zero2w", help="the board's profile to start from (%(default)s)")
     parser.add_argument("--name", required=True, help="the new profile's name")
     parser.add_argument(

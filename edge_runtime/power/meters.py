@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import hw_profiles
 from edge_runtime import console
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.base import Meter, Reading, Source
-from edge_runtime.power.bench_arguments import add_bench_arguments
+from edge_runtime.power.bench_arguments import add_bench_arguments, positive
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.i2c import Bus, explain, open_bus
@@ -163,7 +164,7 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
 def add_arguments(parser: ArgumentParser) -> None:
     """`edge-runtime meters`."""
     add_bench_arguments(parser)
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to look (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="how long to look (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -178,6 +179,11 @@ def run(args: Namespace) -> int:
         console.print_json({"meters": rows})
     else:
         print("\n".join(_line(row) for row in rows))
+        if not any(row.get("source") in ("measured", "emulated") for row in rows):
+            print(
+                "no meter here; edge-runtime meters --emulated shows them on a bench that is none",
+                file=sys.stderr,
+            )
     return 0
 
 

@@ -26,7 +26,8 @@ from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power import lab
-from edge_runtime.power.bench_arguments import add_bench_arguments
+from edge_runtime.power.bench_arguments import add_bench_arguments, positive
+from edge_runtime.power.fit import LEAST_WINDOWS
 from edge_runtime.power.meters import NAMES
 from tests.bench import lab_kernels
 
@@ -100,6 +101,10 @@ def _no_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def session(args: argparse.Namespace) -> dict[str, Any]:
     """Copy, measure there, bring the document back, tidy up."""
     Bundle.open(args.bundle)  # a broken one is told before anything travels
+    if 0 < args.session_windows < LEAST_WINDOWS:
+        raise BadInput(
+            f"bench_pi: {args.session_windows} session windows are too few to fit; take {LEAST_WINDOWS} or more"
+        )
     remote = Remote(args.host, shlex.split(args.ssh))
     python = shlex.quote(args.python)
     version = remote.run(f"{python} -c 'import sys; print(sys.version_info >= (3, 11))'", timeout_s=60)
@@ -249,7 +254,7 @@ def parser() -> console.Parser:
     top.add_argument("--python", default="python3", help="the Python there (%(default)s)")
     top.add_argument("--meter", default="ina219", choices=NAMES, help="on the board (%(default)s)")
     top.add_argument("--windows", type=int, default=lab.LEAST_WINDOWS, help="a side (%(default)s)")
-    top.add_argument("--seconds", type=float, default=lab.LEAST_S, help="a window (%(default)s)")
+    top.add_argument("--seconds", type=positive, default=lab.LEAST_S, help="a window (%(default)s)")
     top.add_argument(
         "--session-windows",
         type=int,

@@ -176,6 +176,8 @@ def test_kinds_of_instructions(word: int, kind: str) -> None:
     [
         ({"--python": "/nonesuch"}, 3, "/nonesuch"),
         ({"--meter": "ina226", "--address": "0x50"}, 3, "nothing answers at address 0x50"),
+        ({"--session-windows": "7"}, 2, "too few to fit; take 30 or more"),
+        ({"--seconds": "0"}, 2, "no number above zero"),
         ({"--windows": "2"}, 3, "take at least 5 windows"),
         ({"--bundle": "/nonesuch.edge"}, 2, "nonesuch.edge"),
         ({"--ssh": "/nonesuch"}, 2, "no /nonesuch; apt-get install openssh-client"),
