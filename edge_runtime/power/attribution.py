@@ -26,6 +26,7 @@ from edge_runtime.power.linear import Matrix, inverse, student_t, times
 BLOCK = 12
 """Windows a block: enough to leave information after its own idle and trend, short against drift."""
 MIN_BLOCKS = 6
+LEAST_WINDOWS = MIN_BLOCKS * BLOCK
 OWN_SHARE = 1e-3
 """A stage of whose variation less than this is its own (3 % of its standard deviation) moves with others: what
 little is left says more of the windows' edges than of the stage."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.journal import JournalWriter
-from edge_runtime.power.attribution import UNRESOLVED, Estimate, Regression, Solution
+from edge_runtime.power.attribution import LEAST_WINDOWS, UNRESOLVED, Estimate, Regression, Solution
 from edge_runtime.power.base import Charge, Meter, Source
 from edge_runtime.power.clock import ClockUs
 from edge_runtime.power.interval import Interval
@@ -264,6 +264,9 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
     )
     if summary["lost"]:
         yield f"           lost: {summary['lost']}"
+    if summary["windows"] < LEAST_WINDOWS:
+        yield f"           stages come apart from {LEAST_WINDOWS} windows on, some minutes"
+        return
     for name, row in summary["stages"].items():
         yield f"  {name:<24} {row['text']}"
 
