@@ -103,11 +103,14 @@ class Solution:
     def combined(self, counts: Mapping[str, float]) -> Estimate:
         """The energy of so many of each stage together, joules: better known than the sum of its parts.
 
-        It is known even where stages move together, as long as `counts` has them in the proportion in which
-        they moved; else UNRESOLVED. (moved: what becomes of each `used` stage with each block left out; alike:
-        of a stage that is not used, its counts for each count of those that are.)
+        It is known even where stages move together, as long as `counts` has them in the proportion in which they
+        moved, and none of them hides in idle; else UNRESOLVED.
+
+        moved: what becomes of each `used` stage with each block left out. alike: of a stage that is not used, its
+        counts for each count of those that are.
         """
-        if not self.used:
+        hidden = any("idle" in self.inseparable.get(stage, ()) for stage, count in counts.items() if count)
+        if hidden or not self.used:
             return UNRESOLVED
         for stage, along in self.alike.items():
             wanted = counts.get(stage, 0.0)

@@ -87,8 +87,9 @@ class FieldMeter:
         self._meter, self._modelled, self._clock_us = meter, modelled, clock_us
         self._window_us = int(window_s * 1e6)
         self._emulated = emulated
-        self._counts = [0] * len(Rung)
+        self._counts = modelled.counts  # the very list: a scan is counted once
         self._received = 0
+        self._over = False
         self._journal: JournalWriter | None = None
         self._charges: list[Charge | None] = [None] * len(Rung)
         self._found = _NOTHING
@@ -107,18 +108,18 @@ class FieldMeter:
 
     def heard(self, size: int) -> None:
         """So many bytes arrived, and nothing was done with them yet: the time to end a window."""
-        now_us = self._clock_us()
-        if now_us >= self._due_us:
-            self._close_window(now_us, quiet=True)
+        if self._over:
+            self._close_window(self._clock_us(), quiet=True)
         self._received += size
 
     def charge(self, rung: int) -> Charge:
         """Count one scan answered at `rung`; its energy, measured where that is resolved."""
         modelled = self._modelled.charge(rung)
-        self._counts[rung] += 1
         self._scan_us = now_us = self._clock_us()
-        if now_us >= self._due_us + self._window_us:  # there never was a quiet moment
-            self._close_window(now_us)
+        if now_us >= self._due_us:
+            self._over = True
+            if now_us >= self._due_us + self._window_us:  # there never was a quiet moment
+                self._close_window(now_us)
         return self._charges[rung] or modelled
 
     def _tally(self) -> list[float]:
@@ -157,7 +158,7 @@ class FieldMeter:
             [n - before for n, before in zip(edge, self._edge, strict=True)],
         )
         self._last, self._closed_us, self._tallied, self._edge = reading, now_us, tally, edge
-        self._due_us = now_us + self._window_us
+        self._due_us, self._over = now_us + self._window_us, False
         self._windows += 1
         if self._windows % SOLVE_EVERY == 0:
             self._solve()
@@ -249,6 +250,7 @@ class FieldMeter:
             "energy_j": joules,
             "energy_uncertainty_j": uncertain if math.isfinite(uncertain) else None,
             "windows": self._windows,
+            "own_cpu_s": getattr(self._meter, "own_cpu_s", None),
             "counted": counted,
             "stages": {"idle": _row(found.idle_w.also(error), "W", ()), **stages},
         }
@@ -262,6 +264,8 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
         f"meter      {summary['meter']}: {summary['energy_j']:.4g} +- "
         f"{'unknown' if uncertain is None else f'{uncertain:.2g}'} J in {summary['windows']} windows ({source})"
     )
+    if summary["own_cpu_s"] is not None:
+        yield f"           sampling it took {summary['own_cpu_s']:.2g} s of a core"
     if summary["lost"]:
         yield f"           lost: {summary['lost']}"
     if summary["windows"] < LEAST_WINDOWS:

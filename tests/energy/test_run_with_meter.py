@@ -32,7 +32,9 @@ def test_a_run_beside_an_emulated_meter(run_loop: RunLoop) -> None:
     assert not any(row["resolved"] for row in meter["stages"].values())
     text = list(lines(meter))
     assert text[0].endswith("(EMULATED, no hardware)")
-    assert "from 72 windows on" in text[1]
+    assert text[1].endswith(" s of a core")
+    assert "from 72 windows on" in text[2]
+    assert 0 < meter["own_cpu_s"] < 2
 
 
 @pytest.mark.parametrize(
