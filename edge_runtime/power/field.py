@@ -29,7 +29,7 @@ from edge_runtime.power.modelled import ModelledMeter
 from edge_runtime.verdict import Rung
 
 WINDOW_S = 2.0
-QUIET_US = 50_000
+QUIET_US = 80_000
 """A window ends best when nothing was done for so long: then no work straddles its edge."""
 SOLVE_EVERY = 60
 """Windows between two solutions: two minutes. Solving costs a device some milliseconds."""
