@@ -27,7 +27,7 @@ from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import open_engine
 from edge_runtime.errors import BadInput, HardwareUnavailable
-from edge_runtime.power.attribution import median_interval
+from edge_runtime.power.attribution import interleaved, median_interval
 from edge_runtime.power.base import Meter
 from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.lab_session import Kernels, record
@@ -39,6 +39,9 @@ LEAST_WINDOWS, LEAST_S = 5, 10.0
 SETTLE_S = 0.3
 EMULATED_WORK_W = 0.4
 """What the emulated board draws beside idle while it infers."""
+UNRESOLVED = (
+    "an inference is not resolved: its interval is wider than itself; take more windows, or longer ones"
+)
 _EMULATED_SETTLE_S = 0.25  # a turn, and a conversion of the chip
 _SCANS = 64
 _BATCH = 16
@@ -99,7 +102,10 @@ def _spend(infer: Callable[[bytes], object], scans: Sequence[bytes], seconds: fl
 
 
 def summarise(pairs: Sequence[tuple[Window, Window]]) -> dict[str, Any]:
-    """Microjoules an inference, gross and above idle: the median over pairs and its bootstrap interval."""
+    """Microjoules an inference, gross and above idle: the median over pairs and its bootstrap interval.
+
+    `by_pairs` is the mean above idle with its standard error; where that is not resolved, nothing is.
+    """
     figures = {"gross": [], "above_idle": []}  # type: dict[str, list[float]]
     for idle, work in pairs:
         seconds_each = work.seconds / work.inferences
@@ -109,6 +115,16 @@ def summarise(pairs: Sequence[tuple[Window, Window]]) -> dict[str, Any]:
     for name, values in figures.items():
         document[f"uj_per_inference_{name}"] = median(values)
         document[f"uj_per_inference_{name}_interval"] = list(median_interval(values))
+    found = interleaved(
+        [(w.seconds, w.watts * w.seconds * 1e6, w.inferences) for pair in pairs for w in pair]
+    )
+    document["by_pairs"] = {
+        "uj": found.value,
+        "error": found.error,
+        "interval": [found.low, found.high],
+        "resolved": found.resolved,
+        "text": found.text("uJ"),
+    }
     document["idle_w"] = median(idle.watts for idle, _ in pairs)
     document["us_per_inference"] = median(w.seconds / w.inferences for _, w in pairs) * 1e6
     return document
@@ -154,6 +170,8 @@ def run(args: Namespace) -> int:
         session, dropped = _session(args, meter, throttled, board)
         after, last = state(), meter.read()
     held_back = [k for k, pair in enumerate(pairs, 1) if any(side.throttled for side in pair)]
+    figures = summarise(pairs)
+    unresolved = [] if figures["by_pairs"]["resolved"] else [UNRESOLVED]
     document = {
         "source": "emulated" if args.emulated else meter.source.name.lower(),
         "meter": meter.name,
@@ -164,10 +182,10 @@ def run(args: Namespace) -> int:
         "before": before,
         "after": after,
         "meter_error": last.uncertainty_j / last.energy_j if math.isfinite(last.uncertainty_j) else None,
-        "doubts": doubts(before, after, held_back) + _dropped(dropped),
+        "doubts": doubts(before, after, held_back) + _dropped(dropped) + unresolved,
         "windows": [{"idle": idle._asdict(), "work": work._asdict()} for idle, work in pairs],
         "session": session,
-        **summarise(pairs),
+        **figures,
     }
     print(json.dumps(document))
     return 0

@@ -220,6 +220,7 @@ def facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("board", f"{document['before']['board']} at {document['host']}, {document['date']}"),
         ("meter", f"{document['meter']} ({document['source']}): {document['domain']}"),
         ("above idle, an inference", figure("uj_per_inference_above_idle")),
+        ("the same, mean by pairs", document["by_pairs"]["text"]),
         ("gross, an inference", figure("uj_per_inference_gross")),
         ("time an inference", f"{document['us_per_inference']:.4g} us"),
         ("idle", f"{document['idle_w']:.4g} W"),
