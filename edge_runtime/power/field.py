@@ -89,7 +89,6 @@ class FieldMeter:
         self._emulated = emulated
         self._counts = modelled.counts  # the very list: a scan is counted once
         self._received = 0
-        self._over = False
         self._journal: JournalWriter | None = None
         self._charges: list[Charge | None] = [None] * len(Rung)
         self._found = _NOTHING
@@ -97,7 +96,7 @@ class FieldMeter:
         self.lost: str | None = None
         self._windows = 0
         self._first = self._last = meter.read()
-        self._closed_us = self._scan_us = clock_us()
+        self._closed_us = self._active_us = clock_us()
         self._due_us = self._closed_us + self._window_us
         self._tallied = self._edge = self._began = [0.0] * len(STAGES)
 
@@ -108,18 +107,18 @@ class FieldMeter:
 
     def heard(self, size: int) -> None:
         """So many bytes arrived, and nothing was done with them yet: the time to end a window."""
-        if self._over:
-            self._close_window(self._clock_us(), quiet=True)
+        now_us = self._clock_us()
+        if now_us >= self._due_us:
+            self._close_window(now_us, quiet=True)
         self._received += size
+        self._active_us = now_us  # damaged bytes are work too, though no scan follows
 
     def charge(self, rung: int) -> Charge:
         """Count one scan answered at `rung`; its energy, measured where that is resolved."""
         modelled = self._modelled.charge(rung)
-        self._scan_us = now_us = self._clock_us()
-        if now_us >= self._due_us:
-            self._over = True
-            if now_us >= self._due_us + self._window_us:  # there never was a quiet moment
-                self._close_window(now_us)
+        self._active_us = now_us = self._clock_us()
+        if now_us >= self._due_us + self._window_us:  # there never was a quiet moment
+            self._close_window(now_us)
         return self._charges[rung] or modelled
 
     def _tally(self) -> list[float]:
@@ -149,7 +148,7 @@ class FieldMeter:
             self.lost = str(e)
             return
         seconds = (reading.at_us - self._last.at_us) * 1e-6
-        if seconds <= 0 or (quiet and reading.at_us < self._scan_us + QUIET_US):  # let the window go on
+        if seconds <= 0 or (quiet and reading.at_us < self._active_us + QUIET_US):  # let the window go on
             return
         tally, edge = self._at(reading.at_us, now_us)
         self._regression.add(
@@ -158,7 +157,7 @@ class FieldMeter:
             [n - before for n, before in zip(edge, self._edge, strict=True)],
         )
         self._last, self._closed_us, self._tallied, self._edge = reading, now_us, tally, edge
-        self._due_us, self._over = now_us + self._window_us, False
+        self._due_us = now_us + self._window_us
         self._windows += 1
         if self._windows % SOLVE_EVERY == 0:
             self._solve()
@@ -171,7 +170,7 @@ class FieldMeter:
         """
         tally = self._tally()
         behind = 0.0
-        if self._scan_us > reading_us:  # else nothing was done since
+        if self._active_us > reading_us:  # else nothing was done since
             behind = min((now_us - reading_us) / max(now_us - self._closed_us, 1), 1.0)
         return tally, [n - behind * (n - before) for n, before in zip(tally, self._tallied, strict=True)]
 

@@ -48,7 +48,7 @@ NOISE = b"\x00" * 262
 class Way:
     """How a mission goes: seconds between sweeps, how often they are damaged, and whether its rates ever change."""
 
-    every_s: tuple[float, float] = (0.03, 0.3)
+    every_s: tuple[float, float] = (0.1, 0.5)
     damaged: float = 0.6
     novel: float = 0.5
     syncs: float = 0.1
