@@ -69,7 +69,7 @@ class Board:
         self.rng = np.random.default_rng(self.seed)
         self.clock = VirtualClock()
         self.load = SwitchedLoad(0.0, IDLE_A, VOLTS)
-        self._idle_a, self._meter_due_s = IDLE_A, 0.0
+        self._idle_a, self._at_s, self._meter_due_s = IDLE_A, 0.0, 0.0
         chip = ina.Ina219(self.load, lambda: self.clock.seconds)
         driver = Ina219(EmulatedBus({0x40: chip}, self.clock.sleep), Calibration(0.1))
         timing: dict[str, Any] = {"clock_us": self.clock.us, "sleep": self.clock.sleep, "seed": self.seed}
@@ -83,20 +83,23 @@ class Board:
         self.charged: list[tuple[int, int]] = []
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, with the meter's thread waking in it whenever it wants to, whatever the board does."""
-        until = self.clock.seconds + seconds
-        while self._meter_due_s <= until:
+        """Let time pass, with the meter's thread waking in it whenever it wants to, whatever the board does.
+
+        The board keeps its own time: what a step of the meter takes does not put off the board's work.
+        """
+        self._at_s += seconds
+        while self._meter_due_s <= self._at_s:
             self.clock.sleep(self._meter_due_s - self.clock.seconds)
             wait_s = self.meter.step()
             self._meter_due_s = self.clock.seconds + wait_s
-        self.clock.sleep(until - self.clock.seconds)
+        self.clock.sleep(self._at_s - self.clock.seconds)
 
     def spend(self, joules: float) -> None:
         """Work: more current for as long as it takes."""
         self.spent_j += joules
         takes_s = joules / VOLTS / BURST_A
-        self.load.switch(self.clock.seconds, self._idle_a + BURST_A)
-        self.load.switch(self.clock.seconds + takes_s, self._idle_a)
+        self.load.switch(self._at_s, self._idle_a + BURST_A)
+        self.load.switch(self._at_s + takes_s, self._idle_a)
         self.pass_time(takes_s)
 
     def infer(self, _power_cdbm: bytes) -> Answer:

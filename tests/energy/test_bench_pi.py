@@ -118,7 +118,7 @@ def test_its_session_file_fits_the_board_that_was_there(
     (session,) = measured.glob("*.session.jsonl")
     about, *windows = map(json.loads, session.read_text().splitlines())
     assert about["about"]["source"] == "emulated"
-    assert 0 < about["about"]["meter_error"] < 0.05
+    assert 0.01 < about["about"]["meter_error"] < 0.5  # conversions that a busy machine missed are doubted
     assert [w["kernel"] for w in windows] == list(KERNELS) * 6
     assert command(fit, str(session), "--profile", "zero2w", "--name", "bench-1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
