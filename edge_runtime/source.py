@@ -181,15 +181,15 @@ class Source:
 
     def _listen(self) -> Iterator[Scan | Happening]:
         """What comes until the port is gone (raises Gone), a stop, or a file's end."""
-        port, clock, feed = self._port, self._clock, self.scanner.feed
+        port, clock, receive, feed = self._port, self._clock, self._port.receive, self.scanner.feed
         began_us = clock()
         scanned = False
         while not self._stopped:
-            if not port.wait(self._timeout_ms):
+            data = receive(self._timeout_ms)
+            if data is None:
                 yield from self._silent()
                 continue
             now_us = clock()
-            data = port.read()
             if not data and not port.endless:
                 yield from self._end_of_file(now_us, scanned)
                 return
