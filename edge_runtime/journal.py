@@ -110,12 +110,15 @@ class JournalWriter:
     """Appends records to a new segment of a directory.
 
     The directory is made where it is missing. Raises BadInput where it cannot be written.
+    syncs: how often the disk was made to write.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._descriptor = -1
         self._left = 0  # of the segment, bytes
+        self._earlier = 0  # bytes of the segments before it
+        self.syncs = 0
         self._sync_due_us = _clock_us() + SYNC_US
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -153,9 +156,15 @@ class JournalWriter:
         """Write one record with a JSON payload of at most 64 KiB."""
         self.append(kind, json.dumps(value, separators=(",", ":")).encode())
 
+    @property
+    def written(self) -> int:
+        """Bytes so far. Reckoned from what the segment has left, so that a record pays nothing for it."""
+        return self._earlier + SEGMENT_BYTES - self._left
+
     def sync(self) -> None:
         """Force what is written to the disk."""
         os.fdatasync(self._descriptor)
+        self.syncs += 1
         self._sync_due_us = _clock_us() + SYNC_US
 
     def close(self) -> None:
@@ -172,6 +181,7 @@ class JournalWriter:
 
     def _open_segment(self) -> None:
         if self._descriptor >= 0:
+            self._earlier = self.written
             os.close(self._descriptor)
         number = max((int(p.stem) for p in segments(self._directory)), default=0) + 1
         path = self._directory / f"{number:06d}{SUFFIX}"

@@ -75,6 +75,9 @@ def run(args: Namespace) -> int:
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
         stack.callback(journal.close)
+        if meter is not modelled:
+            meter.watch(journal)
+            source.on_received(meter.heard)
         journal.append_json(Kind.RUN, _preamble(bundle, args))
         if govern:
             engine = govern(engine, journal, stack)
@@ -87,6 +90,7 @@ def run(args: Namespace) -> int:
         if meter.scans:
             each_uj = meter.scans_uj.scaled(1 / meter.scans)
             summary |= headline(each_uj, meter.source, mission).to_json()
+            summary["energy_j_interval"] = meter.scans_uj.scaled(1e-6).to_json()
         journal.append_json(Kind.END, summary)
     if args.json:
         console.print_json(summary)
@@ -233,6 +237,10 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"latency    p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, max {latency['max']:.2f} ms"
     if "energy_source" in summary:
         yield from _energy_lines(summary)
+    if "meter" in summary:
+        from edge_runtime.power.field import lines  # noqa: PLC0415 (only who measures pays for it)
+
+        yield from lines(summary["meter"])
 
 
 def _energy_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -243,6 +251,7 @@ def _energy_lines(summary: dict[str, Any]) -> Iterator[str]:
 
     source = summary["energy_source"]
     yield f"energy     {interval('energy_uj_per_inference', 1, 'uJ')} per inference ({source})"
+    yield f"           {interval('energy_j', 1, 'J')} for all scans ({source})"
     yield f"           {interval('mah_per_inference', 1e6, 'nAh')} per inference at the battery"
     yield (
         f"battery    {interval('battery_share', 100, '%')} of it goes to inference, at "

@@ -35,6 +35,9 @@ class Replay:
         self._stopped = False
         self._stop_reader, self._stop_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def on_received(self, tell: Callable[[int], None]) -> None:
+        """As a Source's; nothing is received here."""
+
     def stop(self) -> None:
         """End the iteration at once. May be called from a signal handler or another thread."""
         self._stopped = True

@@ -44,6 +44,9 @@ class ScanSource(Protocol):
     def stop(self) -> None:
         """End the iteration at once. May be called from a signal handler or another thread."""
 
+    def on_received(self, tell: Callable[[int], None]) -> None:
+        """Tell the size of all that arrives from now on, before it is decoded."""
+
 
 def open_source(
     url: str,
@@ -120,6 +123,16 @@ class Source:
         self._stopped = True
         if self._stop_writer >= 0:
             os.write(self._stop_writer, b"\0")
+
+    def on_received(self, tell: Callable[[int], None]) -> None:
+        """Tell the size of all that arrives from now on, before it is decoded. For meters: it costs a call a read."""
+        feed = self.scanner.feed
+
+        def told(data: bytes, now_us: int) -> Sequence[Heard]:
+            tell(len(data))
+            return feed(data, now_us)
+
+        self.scanner.feed = told  # type: ignore[method-assign]
 
     def send(self, command: bytes) -> None:
         """Write a command of the scanner's; lost where the port is gone (it starts anew when it is back)."""

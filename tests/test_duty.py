@@ -86,7 +86,9 @@ def test_a_board_with_an_alarm_is_off_where_that_pays() -> None:
     mission = hw_profiles.mission("5", "rf-explorer", "lipo", shared=True)
     board = replace(mission.board, boot_j=Quantity(Interval(18, 22), "assumed", "test"))
     mission = replace(mission, board=board)
-    assert break_even_s(board).low == pytest.approx(18_000 / (3500 - 8))
+    assert break_even_s(board).low == pytest.approx(
+        18_000 / (board.idle_mw.range.high - board.off_mw.range.low)
+    )
     assert not choose(mission, Limit(2.0), sweep_hz=5).board_off
     asleep = choose(mission, Limit(600.0), sweep_hz=5)
     assert asleep.board_off

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from edge_runtime import console
 from edge_runtime.errors import BadInput, CheckFailed, HardwareUnavailable
-from edge_runtime.power.bench_arguments import add_bench_arguments
+from edge_runtime.power.bench_arguments import add_bench_arguments, positive
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import Sleep
 from edge_runtime.power.i2c import explain
@@ -114,8 +114,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """`edge-runtime calibrate`."""
     add_bench_arguments(parser)
     parser.add_argument("--meter", default="ina219", choices=["ina219", "ina226", "ina3221"])
-    parser.add_argument("--load-ohm", type=float, metavar="OHM", help="the known load, a resistor")
-    parser.add_argument("--load-amps", type=float, metavar="A", help="or what a reference ammeter reads")
+    parser.add_argument("--load-ohm", type=positive, metavar="OHM", help="the known load, a resistor")
+    parser.add_argument("--load-amps", type=positive, metavar="A", help="or what a reference ammeter reads")
     parser.add_argument(
         "--load-error", type=float, default=0.01, metavar="SHARE", help="of that value (%(default)s)"
     )
@@ -154,8 +154,8 @@ def known_load(ohm: float | None, amps: float | None, error: float) -> Known:
     """The known load that the arguments name. Raises BadInput where they name none, or two."""
     if (ohm is None) == (amps is None):
         raise BadInput("calibrate: give the known load as --load-ohm or as --load-amps, one of them")
-    if (ohm or amps or 0) <= 0 or not 0 <= error < 0.5:
-        raise BadInput("calibrate: a load is more than zero, and its error a share below 0.5")
+    if not 0 <= error < 0.5:
+        raise BadInput("calibrate: the load's error is a share below 0.5")
     return Known(math.nan if ohm is None else ohm, math.nan if amps is None else amps, error)
 
 
@@ -164,7 +164,8 @@ def _prompter(silent: bool) -> Callable[[str], None]:
         print(text, file=sys.stderr)
         if not silent:
             print("press Enter when that is done: ", end="", file=sys.stderr, flush=True)
-            sys.stdin.readline()
+            if not sys.stdin.readline():
+                raise BadInput("calibrate: nobody is there to press Enter; --yes does not wait")
 
     return ask
 
@@ -185,4 +186,7 @@ def _report(calibration: Calibration, args: Namespace) -> None:
     print(
         f"offset {calibration.offset_uv:+.1f} uV (+- {calibration.offset_error_uv:.1f}), "
         f"gain {calibration.gain:.4f} (+- {100 * calibration.gain_error:.2f} %), in {args.output}"
+    )
+    print(
+        f"next: edge-runtime meters --calibration {args.output}, and so for run --meter and scripts/bench_pi"
     )

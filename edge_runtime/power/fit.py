@@ -9,6 +9,7 @@ window is held out and tells the error; a bootstrap over windows gives each coef
 from __future__ import annotations
 
 import json
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
@@ -20,16 +21,21 @@ import hw_profiles
 from edge_runtime import console
 from edge_runtime.errors import BadInput, CheckFailed
 from edge_runtime.power.interval import Interval
+from edge_runtime.power.lab_session import CHAIN
+from edge_runtime.power.linear import student_t
 from hw_profiles.schema import Board, Quantity
 
 CLASSES = ("integer", "load_store", "branch", "floating")
 _HOLD_OUT, _RESAMPLES, _SEED = 5, 400, 20261124
-_LEAST_WINDOWS = 30
+LEAST_WINDOWS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One window of a session: seconds, joules, seconds a core was busy, instructions by class."""
+    """One window of a session: seconds, joules, seconds a core was busy, instructions by class.
+
+    kernel: what ran in it, where the session's work is of several kinds.
+    """
 
     seconds: float
     energy_j: float
@@ -38,6 +44,7 @@ class Window:
     load_store: float = 0.0
     branch: float = 0.0
     floating: float = 0.0
+    kernel: str = ""
 
     def row(self) -> list[float]:
         """What energy is linear in: seconds, busy seconds, billions of instructions by class."""
@@ -48,8 +55,8 @@ class Window:
 class Fit:
     """Coefficients with 95 % intervals. holdout_error: relative, root mean square, over the held-out windows.
 
-    instruction_pj: all that an instruction of the session's mix costs beyond idle, its time included; None where
-        the session counted none.
+    instruction_pj: all that an instruction costs beyond idle, its time included: of the session's mix, or where it
+        ran several kernels, from the cheapest kernel's to the dearest's; None where the session counted none.
     """
 
     idle_mw: Interval
@@ -60,30 +67,65 @@ class Fit:
     windows: int
 
 
-def read_session(path: Path) -> list[Window]:
-    """A session file: a JSON object a line, with the fields of Window. Raises BadInput where it is not one."""
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a session says of itself in its first line; one of one's own making may leave it out.
+
+    source: "measured", or "emulated" where no board was there. conditions: in words. meter_error: of all its
+    joules, relative, 95 %.
+    """
+
+    source: str = "measured"
+    conditions: str = ""
+    meter_error: float = 0.0
+
+
+def read_session(path: Path) -> tuple[list[Window], About]:
+    """A session file: a JSON object a line, each with the fields of Window; before them, it may be, what it is.
+
+    Raises BadInput where it is not one.
+    """
     names = {f.name for f in fields(Window)}
-    windows = []
+    windows, about = [], About()
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                windows.append(_window(json.loads(line), names, number))
+            if not line.strip():
+                continue
+            data = json.loads(line)
+            if number == 1 and isinstance(data, dict) and "about" in data:
+                about = _about(data["about"])
+            else:
+                windows.append(_window(data, names, number))
     except OSError as e:
-        raise BadInput(f"session {path}: {e.strerror}; give the file that the lab session wrote") from e
+        raise BadInput(
+            f"session {path}: {e.strerror}; give the file that scripts/bench_pi --session-windows wrote"
+        ) from e
     except ValueError as e:
         raise BadInput(f"session {path}: {e}; each line holds {', '.join(sorted(names))}") from e
-    if len(windows) < _LEAST_WINDOWS:
-        raise BadInput(f"session {path}: {len(windows)} windows are too few; record {_LEAST_WINDOWS} or more")
-    return windows
+    if len(windows) < LEAST_WINDOWS:
+        raise BadInput(f"session {path}: {len(windows)} windows are too few; record {LEAST_WINDOWS} or more")
+    return windows, about
+
+
+def _about(data: Any) -> About:
+    try:
+        told = [str(data[k]) for k in ("board", "meter", "date", "conditions")]
+        error = data["meter_error"]
+        if data["source"] not in ("measured", "emulated") or not (error is None or 0 <= error < 1):
+            raise ValueError("line 1: source or meter_error is out of all reason")
+        told += [f"doubt: {d}" for d in data["doubts"]]
+        return About(data["source"], "; ".join(told), math.inf if error is None else float(error))
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"line 1 is not what a session says of itself ({e})") from e
 
 
 def _window(data: Any, names: set[str], number: int) -> Window:
     if not isinstance(data, dict) or not {"seconds", "energy_j", "busy_s"} <= set(data) <= names:
         raise ValueError(f"line {number} is no window")
-    values = {name: _quantity(value, number) for name, value in data.items()}
+    values = {name: _quantity(value, number) for name, value in data.items() if name != "kernel"}
     if values["seconds"] == 0:
         raise ValueError(f"line {number}: no time")
-    return Window(**values)
+    return Window(**values, kernel=str(data.get("kernel", "")))
 
 
 def _quantity(value: Any, number: int) -> float:
@@ -92,8 +134,11 @@ def _quantity(value: Any, number: int) -> float:
     return float(value)
 
 
-def fit(windows: Sequence[Window]) -> Fit:
-    """Fit a session. Raises BadInput where scipy is missing, CheckFailed where the windows are all alike."""
+def fit(windows: Sequence[Window], meter_error: float = 0.0) -> Fit:
+    """Fit a session. meter_error: of all its joules, relative; every interval holds it.
+
+    Raises BadInput where scipy is missing, CheckFailed where the windows are all alike.
+    """
     try:
         import numpy as np  # noqa: PLC0415 (the lab's computer has it, the device need not)
         from scipy.optimize import nnls  # noqa: PLC0415
@@ -119,31 +164,43 @@ def fit(windows: Sequence[Window]) -> Fit:
     full = np.zeros((_RESAMPLES, len(used)))
     full[:, used] = samples
 
-    def interval(values: Any) -> Interval:
-        return Interval(float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+    # Resampled residuals are too small by the coefficients that were fitted to them, and the normal's tails too thin.
+    freedom = len(y) - int(used.sum())
+    wider = math.sqrt(len(y) / freedom) * student_t(0.975, freedom) / 1.96
 
-    totals = np.array([w.row() for w in windows]).sum(axis=0)
-    counted = totals[2:].sum()
-    per_instruction = full[:, 1:] @ totals[1:] / counted if counted else None
+    def interval(values: Any) -> Interval:
+        middle = float(np.median(values))
+        low, high = (middle + wider * (float(np.quantile(values, q)) - middle) for q in (0.025, 0.975))
+        return Interval(max(low * (1 - meter_error), 0.0), high * (1 + meter_error))
+
+    mixes = []
+    for kernel in sorted({w.kernel for w in windows} - {CHAIN}):
+        totals = np.array([w.row() for w in windows if w.kernel == kernel]).sum(axis=0)
+        if counted := totals[2:].sum():
+            mixes.append(interval(full[:, 1:] @ totals[1:] / counted * 1e3))
     return Fit(
         idle_mw=interval(full[:, 0] * 1e3),
         busy_core_mw=interval(full[:, 1] * 1e3),
         class_pj={c: interval(full[:, 2 + k] * 1e3) for k, c in enumerate(CLASSES) if used[2 + k]},
-        instruction_pj=None if per_instruction is None else interval(per_instruction * 1e3),
+        instruction_pj=Interval(min(m.low for m in mixes), max(m.high for m in mixes)) if mixes else None,
         holdout_error=error,
         windows=len(windows),
     )
 
 
-def fitted_board(board: Board, name: str, found: Fit, conditions: str, date: str) -> Board:
-    """The board's profile with what was fitted in it, said so."""
+def fitted_board(
+    board: Board, name: str, found: Fit, conditions: str, date: str, *, emulated: bool = False
+) -> Board:
+    """The board's profile with what was fitted in it, said so. emulated: there was no board, and that is said."""
     source = (
         f"fitted here on {date} over {found.windows} windows, hold-out error "
         f"{100 * found.holdout_error:.2g} %; {conditions}"
     )
+    if emulated:
+        source = f"EMULATED, not a board: {source}"
 
     def quantity(interval: Interval) -> Quantity:
-        return Quantity(interval, "fitted", source)
+        return Quantity(interval, "assumed" if emulated else "fitted", source)
 
     classes: dict[str, Any] = {f"{c}_pj": quantity(i) for c, i in found.class_pj.items()}
     return replace(
@@ -183,10 +240,18 @@ def _string(text: str) -> str:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """`edge-runtime fit`."""
-    parser.add_argument("session", type=Path, metavar="SESSION.jsonl", help="windows of a lab session")
+    parser.add_argument(
+        "session",
+        type=Path,
+        metavar="SESSION.jsonl",
+        help="windows of a lab session, as scripts/bench_pi writes them",
+    )
     parser.add_argument("--profile", default="zero2w", help="the board's profile to start from (%(default)s)")
     parser.add_argument("--name", required=True, help="the new profile's name")
-    parser.add_argument("--conditions", required=True, help="temperature, governor, supply, meter: in words")
+    parser.add_argument(
+        "--conditions",
+        help="temperature, governor, supply, meter: in words; a session of scripts/bench_pi has its own",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: your own profiles' folder")
     parser.add_argument("--json", action="store_true", help="print the coefficients as one JSON document")
 
@@ -196,8 +261,18 @@ def run(args: Namespace) -> int:
     board = hw_profiles.board(args.profile)
     if not args.name.replace("-", "").replace("_", "").isalnum():
         raise BadInput(f"profile name {args.name!r}: take letters, digits, - and _")
-    found = fit(read_session(args.session))
-    text = to_toml(fitted_board(board, args.name, found, args.conditions, time.strftime("%Y-%m-%d")))
+    windows, about = read_session(args.session)
+    conditions = "; ".join(filter(None, (args.conditions, about.conditions)))
+    if not conditions:
+        raise BadInput(f"session {args.session}: says nothing of itself; give --conditions")
+    if math.isinf(about.meter_error):
+        raise BadInput(
+            f"session {args.session}: its meter clipped, nothing is known; record it at a higher --max-amps"
+        )
+    found = fit(windows, about.meter_error)
+    emulated = about.source == "emulated"
+    date = time.strftime("%Y-%m-%d")
+    text = to_toml(fitted_board(board, args.name, found, conditions, date, emulated=emulated))
     path = args.output or hw_profiles.user_folder() / "board" / f"{args.name}.toml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,9 +280,12 @@ def run(args: Namespace) -> int:
     except OSError as e:
         raise BadInput(f"profile {path}: {e.strerror}; choose a writable --output") from e
     if args.json:
-        console.print_json(_document(found, path))
+        console.print_json({**_document(found, path), "source": "emulated" if emulated else "fitted"})
     else:
         print("\n".join(_lines(found, path)))
+        if emulated:
+            print("of an EMULATED board: the profile says so, and its figures count as modelled")
+        print(f"next: edge-runtime run --profile {args.name} ...")
     return 0
 
 

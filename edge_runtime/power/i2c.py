@@ -60,6 +60,27 @@ class Device:
         return int.from_bytes(self._bus.read_i2c_block_data(self._address, register, size), "big")
 
 
+class Converting:
+    """What drivers of a shunt-sampling chip share: one word to register 0 says what is converted.
+
+    `_shunt_mode` and `_bus_mode` are those words.
+    """
+
+    _shunt_mode = _bus_mode = 0
+
+    def __init__(self, bus: Bus, address: int) -> None:
+        self.address = address
+        self._device = Device(bus, address)
+
+    def start_shunt(self) -> None:
+        """Convert the shunt, back to back."""
+        self._device.write(0, self._shunt_mode)
+
+    def start_bus(self) -> None:
+        """Convert the bus voltage once."""
+        self._device.write(0, self._bus_mode)
+
+
 def explain(e: OSError, address: int) -> str:
     """Why a transfer failed, for "unavailable, because"."""
     if e.errno in (errno.EREMOTEIO, errno.ENXIO):

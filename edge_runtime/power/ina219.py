@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_runtime.power.calibration import Calibration
-from edge_runtime.power.i2c import Bus, Device
+from edge_runtime.power.i2c import Bus, Converting
 
 CONFIGURATION, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
 RESET = 0x8000
@@ -18,7 +18,7 @@ AVERAGE_US = {1: 532, 2: 1060, 4: 2130, 8: 4260, 16: 8510, 32: 17020, 64: 34050,
 _BUS_AVERAGE = 8
 
 
-class Ina219:
+class Ina219(Converting):
     """One INA219 as a ShuntChip.
 
     max_amps: the highest peak, not the mean: a peak beyond the range that this selects is clipped inside an
@@ -37,8 +37,7 @@ class Ina219:
         average: int = 128,
         bus_range_32v: bool = False,
     ) -> None:
-        self.address = address
-        self._device = Device(bus, address)
+        super().__init__(bus, address)
         self.shunt_us = float(AVERAGE_US[average])
         self.bus_us = float(AVERAGE_US[_BUS_AVERAGE])
         wanted_uv = max_amps * calibration.shunt_ohm * 1e6 * 0.999
@@ -58,14 +57,10 @@ class Ina219:
             self._device.write(CALIBRATION, self._calibration)
             self._calibrated = True
 
-    def start_shunt(self) -> None:
-        """Convert the shunt, back to back."""
-        self._device.write(CONFIGURATION, self._shunt_mode)
-
     def start_bus(self) -> None:
         """Convert the bus voltage once; the first time also program the calibration."""
         self._calibrate()
-        self._device.write(CONFIGURATION, self._bus_mode)
+        super().start_bus()
 
     def ready(self) -> tuple[bool, bool]:
         """CNVR, and OVF: an overflow of the chip's arithmetic, which is not the same as a clipped shunt."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_runtime.power.i2c import Bus, Device
+from edge_runtime.power.i2c import Bus, Converting
 
-CONFIGURATION, SHUNT, BUS, MASK_226 = 0, 1, 2, 6
+SHUNT, BUS, MASK_226 = 1, 2, 6
 MASK_3221 = 0x0F
 MODE_BUS_ONCE, MODE_SHUNT = 2, 5
 
@@ -13,27 +13,25 @@ _TIME_CODE, _TIME_US = 4, 1100
 _BUS_AVERAGE_CODE, _BUS_AVERAGE = 1, 4
 
 
-class Ina226:
+class _Averaging(Converting):
+    """Both chips code averaging and times in the same bits."""
+
+    def __init__(self, bus: Bus, address: int, enable: int, average: int) -> None:
+        super().__init__(bus, address)
+        self.shunt_us, self.bus_us = float(_TIME_US * average), float(_TIME_US * _BUS_AVERAGE)
+        base = enable | _TIME_CODE << 6 | _TIME_CODE << 3
+        self._shunt_mode = base | AVERAGES.index(average) << 9 | MODE_SHUNT
+        self._bus_mode = base | _BUS_AVERAGE_CODE << 9 | MODE_BUS_ONCE
+
+
+class Ina226(_Averaging):
     """One INA226 as a ShuntChip: 2.5 uV a step, full scale 81.92 mV."""
 
     voltage_error = 0.001
     full_scale_uv = 81_917.5
 
     def __init__(self, bus: Bus, *, address: int = 0x40, average: int = 64) -> None:
-        self.address = address
-        self._device = Device(bus, address)
-        self.shunt_us, self.bus_us = float(_TIME_US * average), float(_TIME_US * _BUS_AVERAGE)
-        times = _TIME_CODE << 6 | _TIME_CODE << 3
-        self._shunt_mode = 0x4000 | AVERAGES.index(average) << 9 | times | MODE_SHUNT
-        self._bus_mode = 0x4000 | _BUS_AVERAGE_CODE << 9 | times | MODE_BUS_ONCE
-
-    def start_shunt(self) -> None:
-        """Convert the shunt, back to back."""
-        self._device.write(CONFIGURATION, self._shunt_mode)
-
-    def start_bus(self) -> None:
-        """Convert the bus voltage once."""
-        self._device.write(CONFIGURATION, self._bus_mode)
+        super().__init__(bus, address, 0x4000, average)
 
     def ready(self) -> tuple[bool, bool]:
         """CVRF and OVF; reading them clears CVRF."""
@@ -49,7 +47,7 @@ class Ina226:
         return self._device.word(BUS) * 0.00125
 
 
-class Ina3221:
+class Ina3221(_Averaging):
     """One channel (1 to 3) of an INA3221 as a ShuntChip: 40 uV a step, full scale 163.8 mV.
 
     Only that channel converts: three in turn would each go unseen for two thirds of the time.
@@ -59,21 +57,8 @@ class Ina3221:
     full_scale_uv = 163_800.0
 
     def __init__(self, bus: Bus, *, address: int = 0x40, channel: int = 1, average: int = 64) -> None:
-        self.address = address
-        self._device = Device(bus, address)
+        super().__init__(bus, address, 0x8000 >> channel, average)
         self._shunt, self._bus = 2 * channel - 1, 2 * channel
-        self.shunt_us, self.bus_us = float(_TIME_US * average), float(_TIME_US * _BUS_AVERAGE)
-        base = 0x8000 >> channel | _TIME_CODE << 6 | _TIME_CODE << 3
-        self._shunt_mode = base | AVERAGES.index(average) << 9 | MODE_SHUNT
-        self._bus_mode = base | _BUS_AVERAGE_CODE << 9 | MODE_BUS_ONCE
-
-    def start_shunt(self) -> None:
-        """Convert the shunt, back to back."""
-        self._device.write(CONFIGURATION, self._shunt_mode)
-
-    def start_bus(self) -> None:
-        """Convert the bus voltage once."""
-        self._device.write(CONFIGURATION, self._bus_mode)
 
     def ready(self) -> tuple[bool, bool]:
         """CVRF; reading it clears it. The chip does no arithmetic that could overflow."""

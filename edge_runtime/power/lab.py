@@ -10,9 +10,9 @@ windows of at least ten seconds a side, the median energy an inference.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import random
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -27,57 +27,36 @@ from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import open_engine
 from edge_runtime.errors import BadInput, HardwareUnavailable
-from edge_runtime.power.attribution import median_interval
+from edge_runtime.power.attribution import interleaved, median_interval
 from edge_runtime.power.base import Meter
 from edge_runtime.power.bench_arguments import add_bench_arguments
-from edge_runtime.power.kernel import text
+from edge_runtime.power.lab_session import Kernels, record
+from edge_runtime.power.lab_state import Throttling, doubts, state
 from edge_runtime.power.meters import NAMES, bench_of, open_meter
 from edge_runtime.recording import Recording, Split
 
 LEAST_WINDOWS, LEAST_S = 5, 10.0
 SETTLE_S = 0.3
-HOT_C = 80.0
-"""From here on a Raspberry Pi slows down; a window above it is not comparable."""
-EMULATED_IDLE_A, EMULATED_WORK_A = 0.12, 0.2
+EMULATED_WORK_W = 0.4
+"""What the emulated board draws beside idle while it infers."""
+UNRESOLVED = (
+    "an inference is not resolved: its interval is wider than itself; take more windows, or longer ones"
+)
+_EMULATED_SETTLE_S = 0.25  # a turn, and a conversion of the chip
 _SCANS = 64
 _BATCH = 16
 
 
 class Window(NamedTuple):
-    """One window: mean power by the meter, seconds and inferences by the loop (0 where it idled)."""
+    """One window: mean power by the meter, seconds and inferences by the loop (0 where it idled).
+
+    throttled: whether the firmware held the board back in it.
+    """
 
     watts: float
     seconds: float
     inferences: int
-
-
-def state(root: Path = Path("/")) -> dict[str, Any]:
-    """What could spoil a measurement: governor, throttling, temperature; None where the board does not say."""
-    cpu, thermal = root / "sys/devices/system/cpu", root / "sys/class/thermal"
-    millicelsius = text(thermal / "thermal_zone0/temp")
-    return {
-        "board": text(root / "proc/device-tree/model").rstrip("\0") or platform.machine(),
-        "governor": text(cpu / "cpu0/cpufreq/scaling_governor") or None,
-        "clock_khz": text(cpu / "cpu0/cpufreq/scaling_cur_freq") or None,
-        "throttled": text(root / "sys/devices/platform/soc/soc:firmware/get_throttled") or None,
-        "celsius": float(millicelsius) / 1000 if millicelsius.lstrip("-").isdigit() else None,
-    }
-
-
-def doubts(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Why the figures may not be the board's best; empty where nothing speaks against them."""
-    found = []
-    if before["governor"] not in (None, "performance"):
-        found.append(f"the governor is {before['governor']}; set performance")
-    for when, seen in (("before", before), ("after", after)):
-        if seen["throttled"] not in (None, "0", "0x0"):
-            found.append(f"throttled or short of voltage ({seen['throttled']}) {when} the windows")
-        if seen["celsius"] is not None and seen["celsius"] >= HOT_C:
-            found.append(f"{seen['celsius']:.0f} C {when} the windows")
-    unknown = [key for key in ("governor", "throttled", "celsius") if before[key] is None]
-    if unknown:
-        found.append(f"the board does not tell its {', '.join(unknown)}")
-    return found
+    throttled: bool = False
 
 
 def inputs(recording: Recording) -> list[bytes]:
@@ -122,28 +101,11 @@ def _spend(infer: Callable[[bytes], object], scans: Sequence[bytes], seconds: fl
     return count
 
 
-def duty_window(
-    meter: Meter, infer: Callable[[bytes], object], scans: Sequence[bytes], seconds: float, duty: float
-) -> dict[str, float]:
-    """One window of a session for `edge-runtime fit`: busy for a share `duty` of every tenth of a second."""
-
-    def turns(until: float) -> None:
-        while time.monotonic() < until:
-            _spend(infer, scans, 0.1 * duty, work=True)
-            time.sleep(0.1 * (1 - duty))
-
-    turns(time.monotonic() + SETTLE_S)
-    first, cpu = meter.read(), time.process_time()
-    began = time.monotonic()
-    turns(began + seconds)
-    share = (time.process_time() - cpu) / (time.monotonic() - began)
-    last = meter.read()
-    took = (last.at_us - first.at_us) * 1e-6
-    return {"seconds": took, "energy_j": last.energy_j - first.energy_j, "busy_s": share * took}
-
-
 def summarise(pairs: Sequence[tuple[Window, Window]]) -> dict[str, Any]:
-    """Microjoules an inference, gross and above idle: the median over pairs and its bootstrap interval."""
+    """Microjoules an inference, gross and above idle: the median over pairs and its bootstrap interval.
+
+    `by_pairs` is the mean above idle with its standard error; where that is not resolved, nothing is.
+    """
     figures = {"gross": [], "above_idle": []}  # type: dict[str, list[float]]
     for idle, work in pairs:
         seconds_each = work.seconds / work.inferences
@@ -153,6 +115,16 @@ def summarise(pairs: Sequence[tuple[Window, Window]]) -> dict[str, Any]:
     for name, values in figures.items():
         document[f"uj_per_inference_{name}"] = median(values)
         document[f"uj_per_inference_{name}_interval"] = list(median_interval(values))
+    found = interleaved(
+        [(w.seconds, w.watts * w.seconds * 1e6, w.inferences) for pair in pairs for w in pair]
+    )
+    document["by_pairs"] = {
+        "uj": found.value,
+        "error": found.error,
+        "interval": [found.low, found.high],
+        "resolved": found.resolved,
+        "text": found.text("uJ"),
+    }
     document["idle_w"] = median(idle.watts for idle, _ in pairs)
     document["us_per_inference"] = median(w.seconds / w.inferences for _, w in pairs) * 1e6
     return document
@@ -167,6 +139,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=LEAST_WINDOWS)
     parser.add_argument("--seconds", type=float, default=LEAST_S)
     parser.add_argument("--session-windows", type=int, default=0, help="also as many for edge-runtime fit")
+    parser.add_argument("--kernels", type=Path, default=Path("work"), help="where their workloads lie")
 
 
 def run(args: Namespace) -> int:
@@ -182,23 +155,23 @@ def run(args: Namespace) -> int:
     scans = inputs(Recording.open(args.recording))
     with ExitStack() as stack:
         bench, emulated = bench_of(args, stack)
-        switch = _switcher(emulated)
+        board = _synthetic(emulated)
         meter = stack.enter_context(open_meter(args.meter, bench))
         meter.require()
-        before, pairs = state(), []
+        before, throttled, pairs = state(), Throttling(), []
         for _ in range(args.windows):
             sides = []
             for work in (False, True):
-                switch(work)
-                sides.append(measure(meter, engine.infer, scans, args.seconds, work=work))
+                if board is not None:
+                    board.draw(EMULATED_WORK_W if work else 0.0)
+                side = measure(meter, engine.infer, scans, args.seconds, work=work)
+                sides.append(side._replace(throttled=throttled()))
             pairs.append((sides[0], sides[1]))
-        rng = random.Random(1)
-        switch(True)
-        session = [
-            duty_window(meter, engine.infer, scans, args.seconds, rng.uniform(0.05, 0.95))
-            for _ in range(args.session_windows)
-        ]
-        after = state()
+        session, dropped = _session(args, meter, throttled, board)
+        after, last = state(), meter.read()
+    held_back = [k for k, pair in enumerate(pairs, 1) if any(side.throttled for side in pair)]
+    figures = summarise(pairs)
+    unresolved = [] if figures["by_pairs"]["resolved"] else [UNRESOLVED]
     document = {
         "source": "emulated" if args.emulated else meter.source.name.lower(),
         "meter": meter.name,
@@ -208,23 +181,43 @@ def run(args: Namespace) -> int:
         "system": " ".join(os.uname()[::2]),
         "before": before,
         "after": after,
-        "doubts": doubts(before, after),
+        "meter_error": last.uncertainty_j / last.energy_j if math.isfinite(last.uncertainty_j) else None,
+        "doubts": doubts(before, after, held_back) + _dropped(dropped) + unresolved,
         "windows": [{"idle": idle._asdict(), "work": work._asdict()} for idle, work in pairs],
         "session": session,
-        **summarise(pairs),
+        **figures,
     }
     print(json.dumps(document))
     return 0
 
 
-def _switcher(emulated: Any) -> Callable[[bool], None]:
-    if emulated is None:
-        return lambda _work: None
-    from edge_runtime.rig.load import SwitchedLoad  # noqa: PLC0415 (a device has no rig)
+def _session(
+    args: Namespace, meter: Meter, throttled: Throttling, board: Any
+) -> tuple[list[dict[str, float]], int]:
+    """The windows for `edge-runtime fit`, where they are asked for; and how many throttling spoilt."""
+    if not args.session_windows:
+        return [], 0
+    settle_s = SETTLE_S if board is None else _EMULATED_SETTLE_S
+    return record(
+        meter, Kernels(args.kernels), args.session_windows, args.seconds, settle_s, throttled, board
+    )
 
-    load = SwitchedLoad(emulated.now(), EMULATED_IDLE_A)
-    emulated.connect(load)
-    return lambda work: load.switch(emulated.now(), EMULATED_WORK_A if work else EMULATED_IDLE_A)
+
+def _dropped(windows: int) -> list[str]:
+    return (
+        [f"{windows} windows of the session were dropped: throttled or short of voltage"] if windows else []
+    )
+
+
+def _synthetic(emulated: Any) -> Any:
+    """The board behind an emulated bench; None for hardware."""
+    if emulated is None:
+        return None
+    from edge_runtime.rig.board import SyntheticBoard  # noqa: PLC0415 (a device has no rig)
+
+    board = SyntheticBoard(emulated.now)
+    emulated.connect(board.load)
+    return board
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import hw_profiles
 from edge_runtime import console
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power.base import Meter, Reading, Source
-from edge_runtime.power.bench_arguments import add_bench_arguments
+from edge_runtime.power.bench_arguments import add_bench_arguments, positive
 from edge_runtime.power.calibration import Calibration
 from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.i2c import Bus, explain, open_bus
@@ -26,7 +27,7 @@ from edge_runtime.power.ina228 import Ina228Meter
 from edge_runtime.power.kernel import HwmonMeter, IioMeter, PowerSupplyMeter
 from edge_runtime.power.modelled import NO_LOOP, ModelledMeter
 from edge_runtime.power.pmic import PmicMeter
-from edge_runtime.power.rapl import RaplMeter
+from edge_runtime.power.rapl import RaplMeter, import_pyrapl
 from edge_runtime.power.shunt import ShuntChip, ShuntMeter
 
 NAMES = ("rapl", "ina219", "ina226", "ina228", "ina3221", "iio", "hwmon", "pmic", "power_supply", "modelled")
@@ -79,7 +80,7 @@ def open_meter(name: str, bench: Bench | None = None) -> Meter:
     bench = bench or Bench()
     timing: dict[str, Any] = {"sysfs": bench.sysfs, "shunt_ohm": bench.shunt_ohm, "rail": bench.rail}
     makers: dict[str, Callable[[], Meter]] = {
-        "rapl": RaplMeter,
+        "rapl": lambda: RaplMeter(sysfs=bench.sysfs),
         **dict.fromkeys(("ina219", "ina226", "ina228", "ina3221"), lambda: _on_bus(name, bench)),
         "iio": lambda: IioMeter(**timing),
         "hwmon": lambda: HwmonMeter(**timing),
@@ -142,22 +143,28 @@ def bench_of(args: Namespace, stack: ExitStack) -> tuple[Bench, Any]:
         "max_amps": args.max_amps,
         "channel": args.channel,
     }
+    addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)
     if not args.emulated:
-        addresses = None if args.address is None else dict.fromkeys(NAMES, args.address)
         return Bench(bus=args.i2c, addresses=addresses, **common), None
     from edge_runtime.rig.bench import ADDRESSES, EmulatedBench  # noqa: PLC0415 (a device has no rig)
+    from edge_runtime.rig.powercap import redirected  # noqa: PLC0415
 
     emulated = EmulatedBench()
     stack.callback(emulated.close)
+    stack.enter_context(redirected(import_pyrapl(), emulated.sysfs))
     os.environ["PATH"] = f"{emulated.path}{os.pathsep}{os.environ.get('PATH', '')}"
-    common |= {"addresses": ADDRESSES, "sysfs": emulated.sysfs, "rail": " (EMULATED, no hardware)"}
+    common |= {
+        "addresses": addresses or ADDRESSES,
+        "sysfs": emulated.sysfs,
+        "rail": " (EMULATED, no hardware)",
+    }
     return Bench(bus=emulated.bus, **common), emulated
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """`edge-runtime meters`."""
     add_bench_arguments(parser)
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to look (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="how long to look (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -172,6 +179,11 @@ def run(args: Namespace) -> int:
         console.print_json({"meters": rows})
     else:
         print("\n".join(_line(row) for row in rows))
+        if not any(row.get("source") in ("measured", "emulated") for row in rows):
+            print(
+                "no meter here; edge-runtime meters --emulated shows them on a bench that is none",
+                file=sys.stderr,
+            )
     return 0
 
 

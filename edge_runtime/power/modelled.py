@@ -86,7 +86,7 @@ class ModelledMeter(Meter):
     """Counts scans by rung and multiplies when it is read.
 
     artifact_instructions: instructions of the artifact by rung, from the bundle's manifest for the target.
-    clock_us: the monotonic clock.
+    clock_us: the monotonic clock. counts: scans so far by rung.
 
     On the hot path: `charge(rung)`, one addition and one look-up. Readings include the board's idle energy
     since the meter was opened, as a meter on the rail would.
@@ -111,25 +111,25 @@ class ModelledMeter(Meter):
             scan_energy(board, artifact_instructions.get(rung, 0), loop).total_uj for rung in Rung
         ]
         self._charges = [_charge(uj, self.source, self._rail_v) for uj in self._per_scan_uj]
-        self._counts = [0] * len(Rung)
+        self.counts = [0] * len(Rung)
 
     def charge(self, rung: int) -> Charge:
         """Count one scan answered at `rung`; its energy. A rung without an artifact costs the loop alone."""
-        self._counts[rung] += 1
+        self.counts[rung] += 1
         return self._charges[rung]
 
     @property
     def scans_uj(self) -> Interval:
         """Energy of all scans counted so far, without idle."""
         total = exactly(0)
-        for count, uj in zip(self._counts, self._per_scan_uj, strict=True):
+        for count, uj in zip(self.counts, self._per_scan_uj, strict=True):
             total = total + uj.scaled(count)
         return total
 
     @property
     def scans(self) -> int:
         """How many were counted."""
-        return sum(self._counts)
+        return sum(self.counts)
 
     def read(self) -> Reading:
         """Idle power times time, plus the counted scans."""

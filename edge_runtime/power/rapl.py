@@ -217,7 +217,7 @@ def _domain(zones: list[Zone], multi_die: bool) -> str:
 
 def _open_pyrapl(zones: list[Zone]) -> _PyRapl | str:
     """pyRAPL over these zones, or why not. PermissionError passes through."""
-    pyrapl = _import_pyrapl()
+    pyrapl = import_pyrapl()
     if pyrapl is None:
         return "pyRAPL is not installed; pip install 'edge-runtime[rapl]'"
     devices = [pyrapl.Device.PKG, *([pyrapl.Device.DRAM] if any(z.dram for z in zones) else [])]
@@ -229,7 +229,7 @@ def _open_pyrapl(zones: list[Zone]) -> _PyRapl | str:
             return f"pyRAPL finds no counter for every socket ({type(e).__name__})"
 
 
-def _import_pyrapl() -> Any:
+def import_pyrapl() -> Any:
     """pyRAPL, or None. Its import logs on the root logger and would leave a handler there: undone."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.manager.disable

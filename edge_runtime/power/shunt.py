@@ -10,16 +10,13 @@ current of those few milliseconds is taken from the conversion that follows.
 from __future__ import annotations
 
 import math
-import random
-import threading
-import time
-from typing import Protocol
+from typing import Any, Protocol
 
-from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power.base import Reading
 from edge_runtime.power.calibration import Calibration
-from edge_runtime.power.clock import ClockUs, Sleep, monotonic_us
 from edge_runtime.power.i2c import explain
 from edge_runtime.power.pace import Pace
+from edge_runtime.power.sampling import SamplingMeter
 
 VOLTAGE_EVERY_S = 1.0
 _FAILURES_TO_GIVE_UP = 50
@@ -59,39 +56,20 @@ class ShuntChip(Protocol):
         ...
 
 
-class ShuntMeter(Meter):
-    """Cumulative energy from a ShuntChip.
-
-    `step` does what is due and gives the time to the next step; `start` runs it in a thread. The thread's own
-    processor time is counted: `own_cpu_s`, over `own_wall_s`.
-    """
-
-    source = Source.MEASURED
+class ShuntMeter(SamplingMeter):
+    """Cumulative energy from a ShuntChip. timing: as a SamplingMeter takes it."""
 
     def __init__(
-        self,
-        chip: ShuntChip,
-        calibration: Calibration,
-        *,
-        name: str,
-        domain: str,
-        clock_us: ClockUs = monotonic_us,
-        sleep: Sleep = time.sleep,
-        seed: int | None = None,
+        self, chip: ShuntChip, calibration: Calibration, *, name: str, domain: str, **timing: Any
     ) -> None:
+        super().__init__(**timing)
         self.name, self.domain = name, domain
         self._chip, self._calibration = chip, calibration
-        self._clock_us, self._sleep = clock_us, sleep
-        self._random = random.Random(seed)
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self._charge_c = self._energy_j = self._doubt_j = 0.0
         self._volts, self._low_v, self._high_v = math.nan, math.inf, 0.0
         self.conversions = self.missed = self.clipped = self.overflows = self.errors = 0
         self._failed = 0
-        self._pace = Pace(chip.shunt_us, clock_us())
-        self.own_cpu_s = 0.0
+        self._pace = Pace(chip.shunt_us, self._clock_us())
         try:
             self._measure_volts()
         except OSError as e:
@@ -153,21 +131,6 @@ class ShuntMeter(Meter):
             self.clipped += 1
             self._doubt_j = math.inf  # nobody knows how much higher it was
 
-    def start(self) -> None:
-        """Sample in a thread until `close`."""
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while self.unavailable is None and not self._stop.wait(self.step()):
-            self.own_cpu_s = time.thread_time()
-
-    def advance(self, seconds: float) -> None:
-        """Sample for so long in this thread: for benches, and for virtual time."""
-        end = self._clock_us() + seconds * 1e6
-        while (left := end - self._clock_us()) > 0:
-            self._sleep(min(self.step(), left * 1e-6))
-
     def read(self) -> Reading:
         """The energy of all conversions so far. Infinitely uncertain once the shunt has clipped."""
         self.require()
@@ -190,10 +153,3 @@ class ShuntMeter(Meter):
     def own_wall_s(self) -> float:
         """For how long it has been sampling."""
         return (self._taken_us - self._begun_us) * 1e-6
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.unavailable = self.unavailable or "it was closed"

@@ -10,9 +10,12 @@ from pathlib import Path
 from edge_runtime.rig import ina
 from edge_runtime.rig.i2c_bus import EmulatedBus
 from edge_runtime.rig.load import Load, pulses
+from edge_runtime.rig.powercap import PowercapTree
 from edge_runtime.rig.sysfs import SysfsRig
 
 ADDRESSES = {"ina219": 0x40, "ina226": 0x41, "ina228": 0x44, "ina3221": 0x45}
+HOST_W = 12.0
+"""What the emulated x86 package draws, beside the board whose rail the chips see."""
 OFFSET_UV, GAIN = 60.0, 1.008
 """The front ends' errors, for a calibration to find."""
 VCGENCMD = """\
@@ -26,7 +29,7 @@ echo ' EXT5V_V volt(24)=5.10000000V'
 
 
 class EmulatedBench:
-    """An I2C bus with one of each chip, a /sys with drivers and a battery, and a vcgencmd.
+    """An I2C bus with one of each chip, a /sys with drivers, a battery and RAPL's counters, and a vcgencmd.
 
     bus, sysfs, path: where to look for them. now: seconds since it was switched on, as its loads count them.
     """
@@ -34,7 +37,7 @@ class EmulatedBench:
     def __init__(self, load: Load | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="edge-bench-")
         begun = now()
-        self.now = lambda: now() - begun
+        self.now: Callable[[], float] = lambda: now() - begun
         load = load or pulses(0.05)
         self._chips = [
             chip(load, self.now, offset_uv=OFFSET_UV, gain=GAIN)
@@ -44,6 +47,7 @@ class EmulatedBench:
         root = Path(self._folder.name)
         self.sysfs = root / "sys"
         self._rig = SysfsRig(self.sysfs, load, self.now)
+        self._host, self._spent_uj = PowercapTree(self.sysfs), 0
         self.path = root / "bin"
         self.path.mkdir()
         vcgencmd = self.path / "vcgencmd"
@@ -58,7 +62,11 @@ class EmulatedBench:
     def update(self) -> None:
         """Have the files of /sys show this moment."""
         self._rig.update()
+        total_uj = int(self.now() * HOST_W * 1e6)
+        self._host.spend(total_uj - self._spent_uj)
+        self._spent_uj = total_uj
 
     def close(self) -> None:
         """Remove the files."""
+        self._host.close()
         self._folder.cleanup()

@@ -76,20 +76,48 @@ class Converter:
         return self._load.mean_volts(end - us * 1e-6 * self._oscillator, end)
 
 
-class Ina219(Converter):
-    """Registers 0 to 5 (SBOS448G, 8.6). Conversion-ready clears on a read of the power register."""
+class Configured(Converter):
+    """Chips with a configuration in register 0, whose bit 15 resets, and a calibration (or none) in register 5."""
 
-    TIME_US = (84, 148, 276, 532, 84, 148, 276, 532, 532, 1060, 2130, 4260, 8510, 17020, 34050, 68100)
+    INITIAL = 0
+    CALIBRATION_BITS = 0
 
     def __init__(self, load: Load, now: Now, **analogue: float) -> None:
         super().__init__(load, now, **analogue)
         self._reset()
 
     def _reset(self) -> None:
-        self.configuration, self.calibration = 0x399F, 0
-        self._shunt = self._bus = self._power = self._current = 0
-        self._overflow = False
+        self.configuration, self.calibration = self.INITIAL, 0
+        self._shunt = self._bus = 0
         self.restart()
+
+    def _convert(self) -> None:
+        """Bring the registers up to now."""
+        raise NotImplementedError
+
+    def write(self, register: int, value: int) -> None:
+        """Configuration and calibration."""
+        self._convert()
+        if register == 0 and value & 0x8000:
+            self._reset()
+        elif register == 0:
+            self.configuration = value
+            self.restart()
+        elif register == 5:
+            self.calibration = value & self.CALIBRATION_BITS
+
+
+class Ina219(Configured):
+    """Registers 0 to 5 (SBOS448G, 8.6). Conversion-ready clears on a read of the power register."""
+
+    INITIAL, CALIBRATION_BITS = 0x399F, 0xFFFE  # bit 0 of the calibration reads zero
+
+    TIME_US = (84, 148, 276, 532, 84, 148, 276, 532, 532, 1060, 2130, 4260, 8510, 17020, 34050, 68100)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._power = self._current = 0
+        self._overflow = False
 
     def _convert(self) -> None:
         mode = self.configuration & 7
@@ -127,39 +155,30 @@ class Ina219(Converter):
             5: self.calibration,
         }.get(register, 0)
 
-    def write(self, register: int, value: int) -> None:
-        """Configuration (bit 15 resets) and calibration (bit 0 reads zero)."""
-        self._convert()
-        if register == 0 and value & 0x8000:
-            self._reset()
-        elif register == 0:
-            self.configuration = value
-            self.restart()
-        elif register == 5:
-            self.calibration = value & 0xFFFE
-
 
 AVERAGES = (1, 4, 16, 64, 128, 256, 512, 1024)
 TIMES_US = (140, 204, 332, 588, 1100, 2116, 4156, 8244)
 
 
-class Ina226(Converter):
-    """Registers 0 to 7, FE, FF (SBOS547B, 7.6). Conversion-ready clears on a read of Mask/Enable."""
+class Averaging(Configured):
+    """Chips that code their averaging and times as the INA226 does (SBOS547B, 7.6.1; SBOS576C, 8.6.2.1)."""
 
-    def __init__(self, load: Load, now: Now, **analogue: float) -> None:
-        super().__init__(load, now, **analogue)
-        self._reset()
-
-    def _reset(self) -> None:
-        self.configuration, self.calibration = 0x4127, 0
-        self._shunt = self._bus = 0
-        self.restart()
-
-    def _convert(self) -> None:
+    def _times(self) -> tuple[int, int, int, bool]:
+        """Samples a conversion, its shunt and its bus time in microseconds, and whether it goes on and on."""
         mode, average = self.configuration & 7, AVERAGES[(self.configuration >> 9) & 7]
         shunt_us = TIMES_US[(self.configuration >> 3) & 7] * average if mode & 1 else 0
         bus_us = TIMES_US[(self.configuration >> 6) & 7] * average if mode & 2 else 0
-        span = self.advance(shunt_us, bus_us, continuous=mode > 4)
+        return average, shunt_us, bus_us, mode > 4
+
+
+class Ina226(Averaging):
+    """Registers 0 to 7, FE, FF (SBOS547B, 7.6). Conversion-ready clears on a read of Mask/Enable."""
+
+    INITIAL, CALIBRATION_BITS = 0x4127, 0x7FFF
+
+    def _convert(self) -> None:
+        average, shunt_us, bus_us, continuous = self._times()
+        span = self.advance(shunt_us, bus_us, continuous)
         if span is None:
             return
         if shunt_us:
@@ -186,38 +205,17 @@ class Ina226(Converter):
             0xFF: 0x2260,
         }.get(register, 0)
 
-    def write(self, register: int, value: int) -> None:
-        """Configuration (bit 15 resets) and calibration."""
-        self._convert()
-        if register == 0 and value & 0x8000:
-            self._reset()
-        elif register == 0:
-            self.configuration = value
-            self.restart()
-        elif register == 5:
-            self.calibration = value & 0x7FFF
 
-
-class Ina3221(Converter):
+class Ina3221(Averaging):
     """The load on one channel, the others open (SBOS576C, 8.6). Ready clears on a read of Mask/Enable."""
 
+    INITIAL = 0x7127
     channel = 1
 
-    def __init__(self, load: Load, now: Now, **analogue: float) -> None:
-        super().__init__(load, now, **analogue)
-        self._reset()
-
-    def _reset(self) -> None:
-        self.configuration = 0x7127
-        self._shunt = self._bus = 0
-        self.restart()
-
     def _convert(self) -> None:
-        mode, average = self.configuration & 7, AVERAGES[(self.configuration >> 9) & 7]
+        average, one_us, bus_us, continuous = self._times()
         channels = (self.configuration >> 12 & 7).bit_count()
-        one_us = TIMES_US[(self.configuration >> 3) & 7] * average if mode & 1 else 0
-        bus_us = TIMES_US[(self.configuration >> 6) & 7] * average if mode & 2 else 0
-        span = self.advance(one_us * channels, bus_us * channels, continuous=mode > 4)
+        span = self.advance(one_us * channels, bus_us * channels, continuous)
         if span is None or not self.configuration & 0x8000 >> self.channel:
             return
         if one_us:
@@ -235,15 +233,6 @@ class Ina3221(Converter):
         shunt_at = 2 * self.channel - 1
         values = {0: self.configuration, shunt_at: self._shunt << 3 & 0xFFFF, shunt_at + 1: self._bus << 3}
         return {**values, 0xFE: 0x5449, 0xFF: 0x3220}.get(register, 0)
-
-    def write(self, register: int, value: int) -> None:
-        """The configuration (bit 15 resets)."""
-        self._convert()
-        if register == 0 and value & 0x8000:
-            self._reset()
-        elif register == 0:
-            self.configuration = value
-            self.restart()
 
 
 class Ina228(Converter):

@@ -1,13 +1,20 @@
 """A powercap tree that stands in for RAPL: real files with counters that wrap, for unmodified programs.
 
-`PowercapTree` makes `class/powercap` and the CPU topology under a folder. `in_namespace` gives the command
-that runs another one with that tree mounted over /sys, in a mount namespace of its own (needs root).
+`PowercapTree` makes `class/powercap` and the CPU topology under a folder. `redirected` has this process's pyRAPL
+look there; `in_namespace` gives the command that runs another one with that tree mounted over /sys, in a mount
+namespace of its own (needs root).
 """
 
 from __future__ import annotations
 
 import os
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 RANGE_UJ = 262_143_328_850
 """`max_energy_range_uj` of a common package: 32 bits of 61 uJ, 67 minutes at 65 W."""
@@ -37,6 +44,31 @@ exec "$@"
 def in_namespace(tree: Path, command: list[str]) -> list[str]:
     """`command` with the tree in place of /sys/class/powercap and the CPU topology. Needs root."""
     return ["unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(tree), *command]
+
+
+@contextmanager
+def redirected(pyrapl: Any, root: Path) -> Iterator[Any]:
+    """pyRAPL unmodified, its `open` and `os` looking under `root` instead of /sys. None (not installed) passes."""
+    if pyrapl is None:
+        yield None
+        return
+    api: Any = import_module(f"{pyrapl.__name__}.device_api")
+
+    def under(path: str) -> str:
+        return str(root) + path.removeprefix("/sys")
+
+    api.open = lambda path, *mode: open(under(path), *mode)  # noqa: SIM115
+    real_os = api.os
+    api.os = types.SimpleNamespace(
+        path=types.SimpleNamespace(exists=lambda path: os.path.exists(under(path)))
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield pyrapl
+    finally:
+        del api.open
+        api.os = real_os
 
 
 class PowercapTree:

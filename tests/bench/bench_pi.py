@@ -16,17 +16,20 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compile.demo.run import RECORDINGS
+from compile.targets import HOST, target
 from edge_runtime import console
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput, HardwareUnavailable
 from edge_runtime.power import lab
-from edge_runtime.power.bench_arguments import add_bench_arguments
+from edge_runtime.power.bench_arguments import add_bench_arguments, positive
+from edge_runtime.power.fit import LEAST_WINDOWS
 from edge_runtime.power.meters import NAMES
+from tests.bench import lab_kernels
 
 ROOT = Path(__file__).parents[2]
 PURE_PYTHON = ("serial", "smbus2")
@@ -69,8 +72,8 @@ class Remote:
         return done.stdout.decode()
 
 
-def package(bundle: Path, recording: Path, calibration: Path | None) -> bytes:
-    """The runtime, what it needs, and the work, as a tar file."""
+def package(bundle: Path, recording: Path, calibration: Path | None, more: Mapping[str, bytes]) -> bytes:
+    """The runtime, what it needs, and the work, as a tar file. more: files of the work, by name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
         for name in ("edge_runtime", "hw_profiles"):
@@ -83,6 +86,10 @@ def package(bundle: Path, recording: Path, calibration: Path | None) -> bytes:
         tar.add(recording, "work/recording.scans")
         if calibration is not None:
             tar.add(calibration, "work/calibration.json")
+        for name, data in more.items():
+            member = tarfile.TarInfo(f"work/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
@@ -94,6 +101,10 @@ def _no_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def session(args: argparse.Namespace) -> dict[str, Any]:
     """Copy, measure there, bring the document back, tidy up."""
     Bundle.open(args.bundle)  # a broken one is told before anything travels
+    if 0 < args.session_windows < LEAST_WINDOWS:
+        raise BadInput(
+            f"bench_pi: {args.session_windows} session windows are too few to fit; take {LEAST_WINDOWS} or more"
+        )
     remote = Remote(args.host, shlex.split(args.ssh))
     python = shlex.quote(args.python)
     version = remote.run(f"{python} -c 'import sys; print(sys.version_info >= (3, 11))'", timeout_s=60)
@@ -101,12 +112,13 @@ def session(args: argparse.Namespace) -> dict[str, Any]:
         raise HardwareUnavailable(
             f"{args.host}: {args.python} is older than 3.11; name another with --python"
         )
+    kernels = _kernels(args, remote) if args.session_windows else {}
     folder = remote.run("mktemp -d", timeout_s=60).strip()
     if not folder.startswith("/"):  # it is removed again in the end: nothing else must ever stand here
         raise HardwareUnavailable(f"{args.host}: mktemp -d gave {folder!r} and no folder")
     place = shlex.quote(folder)
     try:
-        remote.run(f"tar -xz -C {place}", package(args.bundle, args.recording, args.calibration))
+        remote.run(f"tar -xz -C {place}", package(args.bundle, args.recording, args.calibration, kernels))
         command = [args.python, "-m", "edge_runtime.power.lab", *_lab_arguments(args)]
         seconds = (2 * args.windows + args.session_windows) * (args.seconds + 1) + 120
         document: dict[str, Any] = json.loads(
@@ -115,6 +127,33 @@ def session(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         remote.run(f"rm -rf {place}", timeout_s=60)
     return {"host": args.host, "date": time.strftime("%Y-%m-%d %H:%M:%S"), **document}
+
+
+def _kernels(args: argparse.Namespace, remote: Remote) -> dict[str, bytes]:
+    """The session's workloads for the machine there, with what they execute."""
+    machine = remote.run("uname -m", timeout_s=60).strip()
+    if machine != lab_kernels.COUNTED_ON and not args.emulated:
+        raise HardwareUnavailable(
+            f"{args.host}: is {machine}; --session-windows needs {lab_kernels.COUNTED_ON}, a 64-bit system, "
+            "for its instructions are counted"
+        )
+    return lab_kernels.files(target(HOST.get(machine, machine)))
+
+
+def session_lines(document: dict[str, Any]) -> str:
+    """The session as `edge-runtime fit` reads it: what it is, then a window a line."""
+    before, after = document["before"], document["after"]
+    about = {
+        "source": document["source"],
+        "board": before["board"],
+        "meter": f"{document['meter']}: {document['domain']}",
+        "meter_error": document["meter_error"],
+        "date": document["date"],
+        "conditions": f"governor {before['governor']}, {before['celsius']} to {after['celsius']} C, "
+        f"throttled {after['throttled']}",
+        "doubts": document["doubts"],
+    }
+    return "".join(json.dumps(line) + "\n" for line in ({"about": about}, *document["session"]))
 
 
 def _lab_arguments(args: argparse.Namespace) -> list[str]:
@@ -181,6 +220,7 @@ def facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("board", f"{document['before']['board']} at {document['host']}, {document['date']}"),
         ("meter", f"{document['meter']} ({document['source']}): {document['domain']}"),
         ("above idle, an inference", figure("uj_per_inference_above_idle")),
+        ("the same, mean by pairs", document["by_pairs"]["text"]),
         ("gross, an inference", figure("uj_per_inference_gross")),
         ("time an inference", f"{document['us_per_inference']:.4g} us"),
         ("idle", f"{document['idle_w']:.4g} W"),
@@ -215,13 +255,13 @@ def parser() -> console.Parser:
     top.add_argument("--python", default="python3", help="the Python there (%(default)s)")
     top.add_argument("--meter", default="ina219", choices=NAMES, help="on the board (%(default)s)")
     top.add_argument("--windows", type=int, default=lab.LEAST_WINDOWS, help="a side (%(default)s)")
-    top.add_argument("--seconds", type=float, default=lab.LEAST_S, help="a window (%(default)s)")
+    top.add_argument("--seconds", type=positive, default=lab.LEAST_S, help="a window (%(default)s)")
     top.add_argument(
         "--session-windows",
         type=int,
         default=0,
         metavar="N",
-        help="also record N windows for edge-runtime fit",
+        help="also record N windows for edge-runtime fit (30 or more; 60 are better)",
     )
     add_bench_arguments(top)
     top.add_argument("--output", type=Path, default=Path("build/bench_pi"), help="folder (%(default)s)")
@@ -239,8 +279,7 @@ def run(args: argparse.Namespace) -> int:
         (args.output / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         (args.output / f"{name}.html").write_text(page(document), encoding="utf-8")
         if document["session"]:
-            lines = "".join(json.dumps(window) + "\n" for window in document["session"])
-            (args.output / f"{name}.session.jsonl").write_text(lines, encoding="utf-8")
+            (args.output / f"{name}.session.jsonl").write_text(session_lines(document), encoding="utf-8")
     except OSError as e:
         raise BadInput(f"{args.output}: {e.strerror}; choose a writable --output") from e
     if args.json:
@@ -251,6 +290,8 @@ def run(args: argparse.Namespace) -> int:
     for doubt in document["doubts"]:
         print(f"doubt: {doubt}", file=sys.stderr)
     print(f"written to {args.output / name}.json and .html")
+    if document["session"]:
+        print(f"next: edge-runtime fit {args.output / name}.session.jsonl --profile NAME --name YOURS")
     return 0
 
 

@@ -12,7 +12,9 @@ import hw_profiles
 from edge_runtime.journal import JournalWriter
 from edge_runtime.loop import Loop
 from edge_runtime.port import Port
+from edge_runtime.power.base import Meter, Reading, Source
 from edge_runtime.power.calibration import Calibration
+from edge_runtime.power.field import FieldMeter
 from edge_runtime.power.interval import exactly
 from edge_runtime.power.modelled import LoopWork, ModelledMeter
 from edge_runtime.scan import Axis, Scan
@@ -73,6 +75,28 @@ def refuse(loop: Loop, engine: Counting) -> dict[str, int]:
     engine.inferences = 0
     loop.run([Scan(bytes(512), AXIS, 1_000)])
     return {"inferences": engine.inferences}
+
+
+class Still(Meter):
+    """A meter that costs nothing to read: only what the field's meter does itself is counted."""
+
+    name, source, domain = "still", Source.MEASURED, ""
+
+    def read(self) -> Reading:
+        return Reading(1.0, 0.1, 5.0, 5_000_000)
+
+
+def make_field() -> list[Any]:
+    """The field's meter in the middle of a window."""
+    board = hw_profiles.board("zero2w")
+    modelled = ModelledMeter(board, {Rung.TREES: 9000}, LoopWork(exactly(1), exactly(1), "-"), lambda: 0)
+    return [FieldMeter(Still(), modelled, lambda: 5_000_000)]
+
+
+def measure(field: FieldMeter) -> None:
+    """One scan: its bytes, and its charge."""
+    field.heard(261)
+    field.charge(2)
 
 
 def make_port() -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ from edge_runtime.power.ina219 import Ina219
 from edge_runtime.power.meters import NAMES, Bench, open_meter
 from edge_runtime.power.modelled import instruction_pj, source_of
 from edge_runtime.rig import ina
-from edge_runtime.rig.bench import GAIN, OFFSET_UV
+from edge_runtime.rig.bench import GAIN, HOST_W, OFFSET_UV
 from edge_runtime.rig.i2c_bus import EmulatedBus
 from edge_runtime.rig.load import Load, VirtualClock
 
@@ -56,6 +58,11 @@ def test_meters_on_the_emulated_bench(
         assert "EMULATED" in rows[name]["domain"]
         assert rows[name]["power_w"] == pytest.approx(0.744, rel=0.2)  # a second, on a busy machine
     assert all(rows[name]["available"] for name in NAMES if name != "rapl")
+    if find_spec("pyRAPL") is not None:
+        assert rows["rapl"]["source"] == "emulated"
+        assert rows["rapl"]["power_w"] == pytest.approx(HOST_W, rel=0.2)
+    else:
+        assert "pip install 'edge-runtime[rapl]'" in rows["rapl"]["because"]
     assert command(meters, "--emulated", "--seconds", "0.2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(NAMES)
@@ -96,6 +103,20 @@ def test_calibrate_finds_the_emulated_front_end(tmp_path: Path, capsys: pytest.C
     assert captured.out.startswith("offset +60")
 
 
+def test_calibrate_does_not_go_on_where_nobody_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both readings of an unattended bench would be of the same load."""
+    options = ("--emulated", "--load-ohm", "10", "--output", str(tmp_path / "c.json"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert command(calibrate, *options) == 2
+    assert "nobody is there to press Enter" in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
+    assert command(calibrate, *options) == 0
+    assert "next: edge-runtime meters --calibration" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("amps", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize(("offset_uv", "gain"), [(0.0, 1.0), (-90.0, 0.97), (95.0, 1.03)])
 def test_solve_recovers_offset_and_gain(amps: float, offset_uv: float, gain: float) -> None:
@@ -118,7 +139,12 @@ def test_calibrate_refuses_what_makes_no_sense(tmp_path: Path, capsys: pytest.Ca
     for options, code, says in (
         ([], 2, "give the known load"),
         (["--load-ohm", "10", "--load-amps", "1"], 2, "one of them"),
-        (["--load-ohm", "0"], 2, "more than zero"),
+        (["--load-ohm", "0"], 2, "'0' is no number above zero"),
+        (["--load-ohm", "nan"], 2, "'nan' is no number above zero"),
+        (["--load-ohm", "10", "--shunt", "0"], 2, "'0' is no number above zero"),
+        (["--load-ohm", "10", "--address", "0x99"], 2, "'0x99' is no address from 0x08 to 0x77"),
+        (["--load-ohm", "10", "--address", "zz"], 2, "no address"),
+        (["--load-amps", "0.2", "--load-error", "-1"], 2, "a share below 0.5"),
         (["--load-ohm", "5000"], 1, "take one that draws 0.01 A or more"),
         (["--load-ohm", "10", "--shunt", "0.01"], 1, "times the known current; check --shunt"),
         (["--load-ohm", "10", "--meter", "ina226", "--calibration", "/nonesuch"], 2, "make one with"),

@@ -57,6 +57,11 @@ def test_refuse_a_scan(energy: Energy, tmp_path: Path) -> None:
     energy.count(f"{WORK}:refuse", str(tmp_path), setup=f"{WORK}:make_loop")
 
 
+def test_measure_a_scan(energy: Energy) -> None:
+    """What `--meter` adds to every scan beside the meter's own sampling; without it, nothing is added."""
+    energy.count(f"{WORK}:measure", setup=f"{WORK}:make_field")
+
+
 def test_wait_for_a_scan(energy: Energy) -> None:
     energy.count(f"{WORK}:wait", setup=f"{WORK}:make_port", wakeups=1)
 

@@ -75,14 +75,17 @@ def test_modelled_first_then_measured_and_right() -> None:
     assert field.scans_uj.low <= rail.work_j * 1e6 <= field.scans_uj.high
     assert field.scans_uj.middle == pytest.approx(rail.work_j * 1e6, rel=0.05)
     summary = json.loads(json.dumps(field.summary(), allow_nan=False))
-    for rung, truth in TRUTH_J.items():
+    before = 0.0
+    for rung, truth in TRUTH_J.items():  # each stage is what its rung takes beyond the one below
         stage = summary["stages"][rung.name.lower()]
         assert stage["resolved"]
-        assert stage["value"] == pytest.approx(truth, rel=0.05)
+        assert stage["value"] == pytest.approx(truth - before, rel=0.05)
         assert stage["interval"][0] <= stage["value"] <= stage["interval"][1]
-    assert summary["stages"]["idle_w"]["value"] == pytest.approx(0.6, abs=0.01)
-    assert "network" in summary["stages"]
-    assert "baseline" not in summary["stages"]
+        charge, before = field._charges[rung], truth
+        assert charge is not None
+        assert charge.energy_nj == pytest.approx(truth * 1e9, rel=0.05)
+    assert summary["stages"]["idle"]["value"] == pytest.approx(0.6, abs=0.01)
+    assert set(summary["stages"]) == {"idle", "screen", "trees", "network"}
 
 
 def test_what_is_not_resolved_stays_modelled() -> None:
@@ -97,8 +100,9 @@ def test_what_is_not_resolved_stays_modelled() -> None:
 def test_a_rate_that_never_changes_tells_nothing_of_what_all_scans_share() -> None:
     """Then idle and the scans' common part move together: no absolute figure may be named."""
     field, _, _ = mission(15, every=(0.06, 0.06))
-    field.finish()
+    summary = field.finish()
     assert field.source is Source.MODELLED
+    assert summary["stages"]["screen"]["text"] == "not separable from idle"
 
 
 def test_a_meter_that_dies_does_not_take_the_loop_with_it() -> None:
@@ -125,14 +129,13 @@ def test_a_meter_that_is_not_there_is_told_at_once() -> None:
 
 
 def test_a_rail_without_a_voltage_and_a_rung_beyond_a_record() -> None:
-    field, rail, _ = mission(3)
+    field, rail, _ = mission(6)
     rail.volts = math.nan
-    field._estimates = {}
     field.finish()
     for rung in TRUTH_J:
         charge = field._charges[rung]
         assert charge is None or charge.rail_mv == 0
-    huge = replace(field._estimates["trees"], value=5.0, low=4.9, high=5.1, error=0.01)
+    huge = replace(field._found.stages["trees"], value=5.0, low=4.9, high=5.1, error=0.01)
     from edge_runtime.power.field import _charge  # noqa: PLC0415
 
     assert _charge(huge, 5000) is None

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 
 import hw_profiles
-from compile.emulate import Machine, Out
-from compile.targets import target
-from compile.toolchain import build
 from edge_runtime.energy_ci import gate
 from edge_runtime.energy_ci.gate import Answer, Row, Work, judge
 from edge_runtime.energy_ci.guest import Guest
@@ -127,22 +124,29 @@ def test_a_seeded_regression_fails_the_gate(what: str, tmp_path: Path, energy_gu
     assert f"| **{Answer.FAIL.value}** | **" in report.read_text()
 
 
-def test_a_feature_computed_twice_fails_the_gate() -> None:
-    """The C of the demo's pipeline with one call too many, on the emulated aarch64."""
-    from compile.features import feature_sources  # noqa: PLC0415
-    from tests.energy.test_device_energy import demo_pipeline, sweep  # noqa: PLC0415
-
+TWICE = """
+from compile.features import feature_sources
+from tests.energy.test_device_energy import demo_pipeline, features_work
+CALL = "    edge_more_features(&w, features);\\n"
+def test_it(energy):
     pipeline = demo_pipeline()
     sources = feature_sources(pipeline)
-    call = "    edge_more_features(&w, features);\n"
-    assert sources["edge_model.c"].count(call) == 1
-    twice = sources | {"edge_model.c": sources["edge_model.c"].replace(call, call + call)}
-    machine = Machine(target("aarch64"), build(twice, target("aarch64")), count=True)
-    done = machine.call("edge_features", sweep(), 256, Out(4 * len(pipeline.features)))
-    before = gate.load_baseline(BASELINE)["test_features"]
-    row = Row("test_features", Work(done.instructions, 1), before, 0.01)
-    assert row.answer is Answer.FAIL
-    assert row.risen == ("instructions",)
+    assert sources["edge_model.c"].count(CALL) == 1
+    sources["edge_model.c"] = sources["edge_model.c"].replace(CALL, CALL * {times})
+    energy.record(features_work(sources, len(pipeline.features)), "test_features")
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_feature_computed_twice_fails_the_gate(times: int, tmp_path: Path) -> None:
+    """The C of the demo's pipeline, as it is and with one call too many, on the emulated aarch64."""
+    report = tmp_path / "report.md"
+    done = run_gate(
+        tmp_path, TWICE.format(times=times), f"--energy-baseline={BASELINE}", f"--energy-report={report}"
+    )
+    assert done.returncode == times - 1, done.stdout + done.stderr
+    assert ("energy rose: test_features: instructions " in done.stdout) == (times == 2)
+    assert (f"| **{Answer.FAIL.value}** | **instructions" in report.read_text()) == (times == 2)
 
 
 def test_the_same_work_passes_and_is_reported(tmp_path: Path, energy_guest: Guest) -> None:

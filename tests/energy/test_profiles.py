@@ -27,6 +27,9 @@ def test_shipped_profile_is_whole(kind: str, name: str) -> None:
         if isinstance(value, Quantity):
             assert value.basis == "unknown" or (value.basis in BASES and len(value.source) > 10)
             assert value.range.known or value.basis == "unknown"
+            assert (
+                value.basis != "assumed" or "assumed" in value.source
+            )  # what is a judgement says so in words
 
 
 def test_the_promised_ones_are_there() -> None:

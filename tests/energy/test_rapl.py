@@ -10,8 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import HardwareUnavailable
-from edge_runtime.power.rapl import MAX_PACKAGE_W, Counter, RaplMeter, _import_pyrapl
-from edge_runtime.rig.powercap import DRAM_RANGE_UJ, RANGE_UJ, PowercapTree, in_namespace
+from edge_runtime.power.rapl import MAX_PACKAGE_W, Counter, RaplMeter, import_pyrapl
+from edge_runtime.rig.powercap import DRAM_RANGE_UJ, RANGE_UJ, PowercapTree, in_namespace, redirected
 
-if _import_pyrapl() is None:
+if import_pyrapl() is None:
     pytest.skip("needs pyRAPL, the peer: pip install 'edge-runtime[rapl]'", allow_module_level=True)
 
 NEAR_WRAP = RANGE_UJ - 3_000_000
@@ -39,28 +37,9 @@ class Clock:
 
 
 @contextlib.contextmanager
-def redirected(root: Path) -> Iterator[Any]:
-    """pyRAPL unmodified, its `open` and `os` looking under `root`."""
-    pyrapl = _import_pyrapl()
-    api = sys.modules["pyRAPL.device_api"]
-    under = lambda path: str(root) + path.removeprefix("/sys")  # noqa: E731
-    api.open = lambda path, *mode: open(under(path), *mode)  # type: ignore[attr-defined] # noqa: SIM115
-    real_os = api.os  # type: ignore[attr-defined]
-    exists = types.SimpleNamespace(exists=lambda path: os.path.exists(under(path)))
-    api.os = types.SimpleNamespace(path=exists)  # type: ignore[attr-defined]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            yield pyrapl
-    finally:
-        del api.open  # type: ignore[attr-defined]
-        api.os = real_os  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
 def rig(root: Path, **shape: Any) -> Iterator[tuple[PowercapTree, RaplMeter, Clock, Any]]:
     tree, clock = PowercapTree(root, **shape), Clock()
-    with redirected(root) as pyrapl, RaplMeter(clock, sysfs=root, keep_up=False) as meter:
+    with redirected(import_pyrapl(), root) as pyrapl, RaplMeter(clock, sysfs=root, keep_up=False) as meter:
         assert isinstance(meter, RaplMeter)
         yield tree, meter, clock, pyrapl
     tree.close()
@@ -172,7 +151,7 @@ def test_the_thread_keeps_up(tmp_path: Path) -> None:
     """A counter that wraps every few milliseconds of virtual time, never read by us, loses nothing."""
     tree = PowercapTree(tmp_path, range_uj=10_000_000)
     clock, moved = Clock(), threading.Event()
-    with redirected(tmp_path), RaplMeter(clock, sysfs=tmp_path) as meter:
+    with redirected(import_pyrapl(), tmp_path), RaplMeter(clock, sysfs=tmp_path) as meter:
         assert isinstance(meter, RaplMeter)
         assert meter.keep_up_s == pytest.approx(0.005)
         sample = meter._sample
@@ -213,7 +192,7 @@ def test_without_pyrapl_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
     tree = PowercapTree(tmp_path, sockets=2)
     shutil.rmtree(tmp_path / "class/powercap/intel-rapl/intel-rapl:1")
-    with redirected(tmp_path), RaplMeter(sysfs=tmp_path) as meter:
+    with redirected(import_pyrapl(), tmp_path), RaplMeter(sysfs=tmp_path) as meter:
         assert (
             meter.unavailable
             == "pyRAPL finds no counter for every socket (PyRAPLCantRecordEnergyConsumption)"
@@ -223,7 +202,7 @@ def test_a_missing_socket_is_unavailable(tmp_path: Path) -> None:
 
 def test_importing_pyrapl_leaves_the_root_logger_alone() -> None:
     code = (
-        "import logging; from edge_runtime.power.rapl import _import_pyrapl as i; assert i();"
+        "import logging; from edge_runtime.power.rapl import import_pyrapl as i; assert i();"
         "r = logging.getLogger(); assert not r.handlers and r.manager.disable == 0"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -233,8 +212,8 @@ def test_importing_pyrapl_leaves_the_root_logger_alone() -> None:
 # The program that runs in the namespace: nothing in it is redirected, pyRAPL reads the real paths.
 IN_NAMESPACE = """
 import json, os, sys
-from edge_runtime.power.rapl import RaplMeter, _import_pyrapl
-_import_pyrapl()
+from edge_runtime.power.rapl import RaplMeter, import_pyrapl
+import_pyrapl()
 if sys.argv[1] == "nobody": os.setuid(65534)
 meter = RaplMeter()
 if meter.unavailable: print(json.dumps({"unavailable": meter.unavailable})); sys.exit()

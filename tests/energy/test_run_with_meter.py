@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.power.field import lines
 from tests.conftest import RunLoop, loop_command, rig
 
 
@@ -21,6 +22,19 @@ def test_a_run_beside_an_emulated_meter(run_loop: RunLoop) -> None:
     assert meter["lost"] is None
     assert meter["energy_j"] > 0
     assert summary["energy_source"] == "modelled"
+    low, high = summary["energy_j_interval"]
+    assert 0 < low < high < 1
+    counted = meter["counted"]
+    assert counted["screen"] == pytest.approx(300, abs=2)  # until the last window's end, which is the run's
+    assert counted["serial"] == pytest.approx(300 * 0.261, rel=0.1)
+    assert counted["journal"] >= 300 * 0.065
+    assert set(meter["stages"]) >= {"idle", "screen", "trees", "serial", "journal"}
+    assert not any(row["resolved"] for row in meter["stages"].values())
+    text = list(lines(meter))
+    assert text[0].endswith("(EMULATED, no hardware)")
+    assert text[1].endswith(" s of a core")
+    assert "from 72 windows on" in text[2]
+    assert 0 < meter["own_cpu_s"] < 2
 
 
 @pytest.mark.parametrize(
