@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from compile.build import build
 from compile.cli import main
-from compile.neural.bundle import load_rows
 from compile.neural.flatbuffer import write
 from compile.neural.frontends.builder import Builder
 from compile.neural.graph import Graph, Kind, Op, Options, Tensor
@@ -21,6 +20,7 @@ from compile.neural.load import load
 from compile.neural.network import Rows, prepare
 from compile.neural.quantise import ScanInput
 from compile.neural.reader import read
+from compile.neural.rows import load_rows
 from compile.toolchain import build as compile_c
 from edge_runtime.engines import tflite
 from edge_runtime.errors import BadInput, CheckFailed
