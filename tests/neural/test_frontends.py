@@ -30,6 +30,8 @@ from compile.neural.frontends.builder import Builder
 from compile.neural.graph import Array, Graph, Kind
 from compile.neural.load import load
 from edge_runtime.errors import BadInput
+from tests.bench.bench_neural import mlp
+from tests.bench.neural_peers import onnx as onnx_of
 from tests.conftest import ROOT
 
 MODELS = Path(__file__).parent / "models"
@@ -290,3 +292,12 @@ def test_a_float_tflite_with_weights_in_int8_and_no_bias(tmp_path: Path) -> None
     path = tmp_path / "hybrid.tflite"
     path.write_bytes(write(g))
     np.testing.assert_allclose(run_float.run(fold(load(path)), rows), want, rtol=1e-5)
+
+
+def test_the_benchmark_s_onnx_file_is_its_mlp(tmp_path: Path) -> None:
+    """The file that onnxruntime is timed on, written by hand, is the network that the others are timed on."""
+    graph = mlp()
+    path = tmp_path / "mlp.onnx"
+    path.write_bytes(onnx_of(graph))
+    x = np.random.default_rng(2).normal(0, 1, (5, 64)).astype(np.float32)
+    np.testing.assert_array_equal(run_float.run(load(path), x), run_float.run(graph, x))
