@@ -4,7 +4,7 @@ Two networks: the demo's 1-D CNN over a sweep, and an MLP 64-64-32-4. Every back
 them crash in one another's company), fed the same row. Peers are installed into environments of their own at first
 need; what one cannot do stands as a note in the trial's own words. Then 2,000 inputs prove the bits on every target.
 
-Microseconds are the fastest of five blocks on this machine; instructions are user-space ones: of the interpreters'
+Microseconds are the fastest of forty blocks on this machine; instructions are user-space ones: of the interpreters'
 real aarch64 wheels under QEMU between two marks, of C on an emulated Cortex-A53, Cortex-M4F, others. The wheels are
 counted twice, as a Cortex-A53 and as a CPU with dot-product instructions, which they use and the emitted C does not;
 goals are held against the lower count. No board is involved.
@@ -49,7 +49,7 @@ from tests.bench.neural_proof import SCANS, proofs
 PEER = Path(__file__).with_name("network_peer.py")
 ONNX = HERE / "network.onnx"
 A53, DOTPROD = "cortex-a53", "max"
-REPEATS_HOST, REPEATS_GUEST = 200, 5
+REPEATS_HOST, REPEATS_GUEST = 50, 5
 BACKENDS = {
     "tflite-runtime": "tflite_runtime",
     "ai-edge-litert": "ai_edge_litert",
