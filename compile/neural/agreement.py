@@ -62,6 +62,6 @@ def lines(report: Mapping[str, Any], classes: Sequence[str] = ()) -> Iterator[st
         f"{report['difference_largest']:.4f}"
     )
     named = {int(k): v for k, v in report["per_class"].items()}
-    by_class = [(f"it said {classes[k] if k < len(classes) else k}", v) for k, v in named.items()]
+    by_class = [(f"float network: {classes[k] if k < len(classes) else k}", v) for k, v in named.items()]
     for name, share in [*by_class, *report["per_slice"].items()]:
         yield f"  {name:<40}{100 * share['value']:>7.2f} % of {share['rows']}"

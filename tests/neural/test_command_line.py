@@ -117,7 +117,7 @@ def test_agreement_by_class_and_by_slice(
     assert "held-out decisions, gate 50 %" in text
     for name, share in expected.items():
         assert f"  {name:<40}{100 * share['value']:>7.2f} % of {share['rows']}" in text
-    assert all(f"it said {k} " in text for k in classes)
+    assert all(f"float network: {k} " in text for k in classes)
     assert 0 < same.mean() < 1  # equal everywhere, shares would prove nothing
 
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 import zipfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,10 @@ def test_a_program_of_torch_export_answers_as_torch(name: str) -> None:
 
 def test_torch_itself() -> None:
     """Live modules, programs, archives and both ONNX exporters, where torch is installed."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: it is too large for every test run")
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip(
+            "torch is not installed: it is too large for every test run; what it exported is tested above"
+        )
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("torch_live.py"))],
         capture_output=True,
@@ -126,7 +130,7 @@ def test_torch_itself() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert torch.__version__.split("+")[0] in done.stdout
+    assert done.stdout.startswith(metadata.version("torch").split("+")[0])
 
 
 def _pt2_with(tmp_path: Path, change: Any) -> Path:
