@@ -32,10 +32,10 @@ REQUIREMENTS = {
 COUNTED = {
     "tflite-runtime": ("tflite-runtime",),
     "ai-edge-litert": ("ai-edge-litert==2.3.0", "ai-edge-litert==2.1.6"),
-    "onnxruntime": ("onnxruntime==1.32.0",),
+    "onnxruntime": ("onnxruntime==1.32.0", "onnxruntime==1.23.2"),
     "tflite-micro": ("tflite-micro",),
 }
-"""Backends with what to try on aarch64, in turn: QEMU 7.2 ends the newest LiteRT with a segmentation fault."""
+"""Backends with what to try on aarch64, in turn: QEMU 7.2 ends the newest of two with a segmentation fault."""
 
 
 @dataclass
