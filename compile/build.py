@@ -28,6 +28,7 @@ from compile.forest import Forest
 from compile.matrix import Matrix
 from compile.neural import bundle as network_bundle
 from compile.neural import load as networks
+from compile.neural.agreement import GATE as AGREEMENT
 from compile.neural.attach import attach
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
@@ -69,6 +70,7 @@ def build(
     targets: Iterable[str] = DEFAULT_TARGETS,
     mode: str = "exact",
     network: Path | str | object | None = None,
+    agreement: float = AGREEMENT,
     progress: Progress = lambda _line: None,
 ) -> Bundle:
     """Build a bundle.
@@ -77,7 +79,8 @@ def build(
     the model alone. data: the `.npz` of `edge-compile features`, needed with a pipeline (it is fitted to it) and
     otherwise a source of rows for the proof. targets: names of targets.TARGETS, or "host". mode: "exact",
     "fixed" or "compact", as emit.trees has them. network: a second model that sees the sweep in dBm and is asked
-    where the trees are unsure; a network as `model` stands alone. progress: told, in a line, what is being done.
+    where the trees are unsure; a network as `model` stands alone. agreement: the least share of held-out
+    decisions that quantising the network must keep. progress: told, in a line, what is being done.
 
     Raises BadInput for what cannot be built, CheckFailed where a target gives other bits.
     """
@@ -87,7 +90,7 @@ def build(
             raise BadInput(
                 f"model {model}: is a network; beside a pipeline give trees as MODEL, the network as --network"
             )
-        return network_bundle.build(model, data, chosen, progress)
+        return network_bundle.build(model, data, chosen, progress, agreement)
     if network is not None and pipeline is None:
         raise BadInput("network: is asked where the trees are unsure; give --pipeline and --data too")
     progress("reading the model and the data")
@@ -109,7 +112,7 @@ def build(
         return bundle
     features = parts.matrix.features
     verdicts = decide(parts.fitted, features.astype(np.int32), parts.forest.raw_scores(features))
-    return attach(bundle, network, parts.matrix, verdicts, chosen, progress)
+    return attach(bundle, network, parts.matrix, verdicts, chosen, progress, agreement)
 
 
 def _parts(

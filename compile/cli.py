@@ -23,6 +23,7 @@ def _build(args: Namespace) -> None:
         targets=args.targets.split(","),
         mode=args.mode,
         network=args.network,
+        agreement=args.agreement,
         progress=lambda line: print(line, file=sys.stderr),
     )
     bundle.save(args.output)
@@ -93,6 +94,13 @@ def parser() -> console.Parser:
         "--network",
         type=Path,
         help="a second model, asked where the trees are unsure: .keras, .onnx, .pt2; sees the sweep in dBm",
+    )
+    build.add_argument(
+        "--agreement",
+        type=float,
+        default=0.99,
+        metavar="SHARE",
+        help="refuse a quantised network that decides as the float one on fewer held-out rows (%(default)s)",
     )
     build.add_argument("--targets", default="host,aarch64,armv7", help="comma-separated (%(default)s)")
     modes = "exact raw scores, leaves in fixed point, or the least flash (%(default)s)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,24 @@ def check(report: Mapping[str, Any], gate: float = GATE) -> None:
     """Raise CheckFailed where the quantised network decides otherwise too often."""
     share = report["decisions"]["value"]
     if share < gate:
-        worst = min(report["per_class"].items(), key=lambda item: item[1]["value"])
+        rows = [(f"class {k}", v) for k, v in report["per_class"].items()] + list(report["per_slice"].items())
+        name, worst = min(rows, key=lambda item: (item[1]["value"], -item[1]["rows"]))
         raise CheckFailed(
             f"quantisation: decides as the float network on {100 * share:.2f} % of {report['decisions']['rows']} "
-            f"held-out rows, the gate is {100 * gate:.0f} % (worst class {worst[0]}: "
-            f"{100 * worst[1]['value']:.1f} %); give more calibration data, or train with less extreme weights"
+            f"held-out rows, the gate is {100 * gate:g} % (worst {name}: {100 * worst['value']:.1f} %); "
+            f"give more calibration data, train with less extreme weights, or accept it with --agreement {share:.4f}"
         )
+
+
+def lines(report: Mapping[str, Any], classes: Sequence[str] = ()) -> Iterator[str]:
+    """The report for people: all held-out rows, then each class and slice."""
+    all_of = report["decisions"]
+    yield (
+        f"agreement with the float network: {100 * all_of['value']:.2f} % of {all_of['rows']} held-out decisions, "
+        f"gate {100 * report['gate']:g} %; outputs differ by {report['difference_mean']:.4f} on average, at most "
+        f"{report['difference_largest']:.4f}"
+    )
+    named = {int(k): v for k, v in report["per_class"].items()}
+    by_class = [(f"float network: {classes[k] if k < len(classes) else k}", v) for k, v in named.items()]
+    for name, share in [*by_class, *report["per_slice"].items()]:
+        yield f"  {name:<40}{100 * share['value']:>7.2f} % of {share['rows']}"

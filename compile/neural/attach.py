@@ -9,7 +9,7 @@ import numpy as np
 from compile.calibrate import confidence_table
 from compile.decide import Verdicts
 from compile.matrix import Matrix
-from compile.neural import cascade
+from compile.neural import agreement, cascade
 from compile.neural.bundle import (
     PROOF_ROWS,
     TFLITE_ENTRY,
@@ -40,14 +40,16 @@ def attach(
     verdicts: Verdicts,
     targets: list[Target],
     progress: Progress,
+    gate: float = agreement.GATE,
 ) -> Bundle:
     """The bundle with a network that is asked where its trees are unsure.
 
     model: sees a sweep in dBm. matrix: the scans of the bundle's own data; verdicts: what the bundle answers to them.
+    gate: see network.prepare.
     Raises BadInput where the network does not fit the bundle, CheckFailed where quantising costs too many decisions.
     """
     progress("quantising the network")
-    network = prepare(model, _rows(matrix), scan=ScanInput())
+    network = prepare(model, _rows(matrix), scan=ScanInput(), gate=gate)
     outputs = network.graph.tensors[network.graph.output]
     if outputs.size != len(matrix.classes) or outputs.dtype != "int8":
         raise BadInput(

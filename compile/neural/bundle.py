@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 
 from compile import cost, toolchain, verify
 from compile.emulate import Machine, Out
+from compile.neural import agreement, emit, reader
 from compile.neural import cost as layer_cost
-from compile.neural import emit, reader
 from compile.neural.graph import Array, Graph, Tensor
 from compile.neural.lower import lower
-from compile.neural.network import Network, Rows, prepare
+from compile.neural.network import Network, prepare
 from compile.neural.quantise import input_steps, network_input, real_outputs
+from compile.neural.rows import load_rows as load_rows  # noqa: PLC0414 (for the command line)
+from compile.neural.rows import load_split
 from compile.neural.run_int8 import run
 from compile.targets import Form, Target, target
 from edge_runtime.bundle import Bundle, Manifest, pack
 from edge_runtime.errors import BadInput, CheckFailed
-from edge_runtime.recording import Split
 
 PROOF_ROWS = 24
 """Rows on which every target is compared at a build, fewer of a large network; `verify` compares all it is given."""
@@ -39,14 +40,21 @@ Progress = Callable[[str], None]
 TFLITE_ENTRY = "network.tflite"
 
 
-def build(model: object, data: Path | str | None, targets: list[Target], progress: Progress) -> Bundle:
+def build(
+    model: object,
+    data: Path | str | None,
+    targets: list[Target],
+    progress: Progress,
+    gate: float = agreement.GATE,
+) -> Bundle:
     """A bundle of a network alone: features in, scores out.
 
-    data: an .npz with `features` (n x k) to calibrate on; needed unless the model is a quantised .tflite.
+    data: an .npz with `features` (n x k) to calibrate on; needed unless the model is a quantised .tflite. What it
+    may hold beside them: see rows.load_split. gate: see network.prepare.
     """
     progress("reading and quantising the network")
     rows = load_rows(Path(data)) if data is not None else None
-    network = prepare(model, None if rows is None else _halves(rows))
+    network = prepare(model, None if data is None else load_split(Path(data)), gate=gate)
     artifacts, texts = compile_for(network, targets, progress)
     macs = sum(layer_cost.macs(step) for step in network.plan.steps)
     inputs = proof_inputs(network.graph, rows, max(4, min(PROOF_ROWS, _PROOF_MACS // max(macs, 1))))
@@ -178,27 +186,6 @@ def _end(t: Tensor) -> dict[str, Any]:
     return {"shape": list(t.shape), "dtype": t.dtype, "scale": scale, "zero_point": t.zero_point}
 
 
-def load_rows(path: Path) -> NDArray[np.float32]:
-    """The `features` of an .npz, n x k. Raises BadInput where there are none."""
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            if "features" not in z.files:
-                raise BadInput(
-                    f"data {path}: holds no `features`, only {', '.join(z.files)}; give n x inputs"
-                )
-            rows = z["features"].astype(np.float32)
-    except (OSError, ValueError, EOFError) as e:
-        raise BadInput(f"data {path}: cannot be read as .npz ({e}); write it with numpy.savez") from e
-    if rows.ndim < 2 or len(rows) < 2:
-        raise BadInput(f"data {path}: features are {rows.shape}; give two rows or more")
-    return np.asarray(rows.reshape(len(rows), -1), np.float32)
-
-
-def _halves(rows: Array) -> Rows:
-    """Every other row to calibrate on, the rest held out."""
-    return Rows(rows[::2], rows[1::2])
-
-
 def proof_inputs(graph: Graph, rows: Array | None, count: int) -> verify.Inputs:
     """Rows, where there are none random ones over the whole input range, and the exact scores of the network."""
     t = graph.tensors[graph.input]
@@ -264,11 +251,6 @@ def check_raw(graph: Graph, artifacts: Mapping[str, bytes], rows: Array) -> int:
     return len(artifacts) * len(rows)
 
 
-def rows_of_split(split: NDArray[np.uint8], *wanted: Split) -> NDArray[np.bool_]:
-    """Which rows are of one of the splits."""
-    return np.isin(split, [int(s) for s in wanted])
-
-
 def lines(manifest: Mapping[str, Any]) -> Iterator[str]:
     """The network's section for people: the layers and what they cost, agreement, cascade."""
     n = manifest["network"]
@@ -284,8 +266,7 @@ def lines(manifest: Mapping[str, Any]) -> Iterator[str]:
             f"{v:>{w},}" for v, w in zip(figures, widths, strict=True)
         )
     if n["agreement"]:
-        share = n["agreement"]["decisions"]
-        yield f"agreement with the float network: {100 * share['value']:.2f} % of {share['rows']} held-out decisions"
+        yield from agreement.lines(n["agreement"], manifest["classes"])
     if n["machine_dependent"]:
         yield (
             "tflite-runtime on x86-64 may give the last bit otherwise after: "

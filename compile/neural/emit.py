@@ -23,18 +23,19 @@ from numpy.typing import NDArray
 
 from compile.neural import integer
 from compile.neural.arena import Arena
-from compile.neural.layers import Layer, c_float, c_floats, c_paren, layer, shifts_left
+from compile.neural.layers import Layer, c_float, c_floats, c_paren, layer, saturates, shifts_left, wide_sums
 from edge_runtime.errors import BadInput
 
 InputSteps = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t", "float32": "float"}
 _STEP = "/* step "
-_NEEDS = {
-    "convolution": ("window", "rescale", "product"),
-    "depthwise": ("window", "rescale", "product"),
-    "depthwise_any": ("window", "rescale", "product"),
-    "products_any": ("window", "rescale", "product"),
+_PRODUCTS = ("rescale", "window", "product", "product_neon", "product_dsp", "product_sse2", "product_plain")
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "convolution": _PRODUCTS,
+    "depthwise": _PRODUCTS,
+    "depthwise_any": _PRODUCTS,
+    "products_any": _PRODUCTS,
     "pool": ("window", "rescale"),
     "mean": ("rescale",),
     "add": ("rescale",),
@@ -43,7 +44,6 @@ _NEEDS = {
     "requantise": ("rescale",),
     "quantise": ("rescale",),
 }
-_ORDER = ("rescale", "window", "product")
 
 
 @lru_cache(maxsize=1)
@@ -72,11 +72,16 @@ def emit(plan: integer.Plan, steps: InputSteps | None = None) -> dict[str, str]:
     if any(made.over_reads for made in layers):
         wanted.add("window")
     texts = _kernel_texts()
-    kernels = [texts[k] for k in _ORDER if k in wanted]
-    kernels += [texts[k] for k in sorted(wanted - set(_ORDER))]
+    kernels = [texts[k] for k in _PRODUCTS if k in wanted]
+    kernels += [texts[k] for k in sorted(wanted - set(_PRODUCTS))]
     constants = [made.constants for made in layers if made.constants]
-    shifts = f"#define EDGE_LEFT_SHIFTS {int(any(map(shifts_left, plan.steps)))}\n"
-    source = "\n".join(['#include "edge_network.h"\n', shifts, *kernels, *constants, *body])
+    facts = {
+        "EDGE_LEFT_SHIFTS": any(map(shifts_left, plan.steps)),
+        "EDGE_WIDE_SUMS": any(map(wide_sums, plan.steps)),
+        "EDGE_SATURATES": all(map(saturates, plan.steps)),
+    }
+    defines = "".join(f"#define {name} {int(value)}\n" for name, value in facts.items())
+    source = "\n".join(['#include "edge_network.h"\n', defines, *kernels, *constants, *body])
     return {"edge_network.h": header, "edge_network.c": source}
 
 

@@ -11,12 +11,19 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.errors import BadInput
+
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_] | bool
 
 
 def multiplier(factor: float) -> tuple[int, int]:
-    """(m, s) with factor = m * 2**(s - 31) and 2**30 <= m < 2**31; (0, 0) where the factor vanishes."""
+    """(m, s) with factor = m * 2**(s - 31) and 2**30 <= m < 2**31; (0, 0) where the factor vanishes.
+
+    Raises BadInput where it is so large that an accumulator would be shifted out of its 32 bits.
+    """
+    if not factor < 1 << 30:
+        raise BadInput(f"scales: a layer's output step is {factor:g} times too small; export the model again")
     if factor == 0.0:
         return 0, 0
     mantissa, shift = math.frexp(factor)

@@ -72,6 +72,20 @@ def shifts_left(step: integer.Step) -> bool:
     return bool(np.max(getattr(step, "shift", 0)) > 0)
 
 
+def wide_sums(step: integer.Step) -> bool:
+    """Whether some sum of this step, doubled and shifted left as it is to be, may not fit 32 bits."""
+    if not isinstance(step, integer.Product | integer.Depthwise):
+        return False
+    taps = 1 if isinstance(step, integer.Product) else 0
+    most = np.abs(step.bias.astype(np.int64)) + 128 * np.abs(step.weights.astype(np.int64)).sum(taps)
+    return bool((most << (1 + np.maximum(step.shift, 0).astype(np.int64)) >= 1 << 31).any())
+
+
+def saturates(step: integer.Step) -> bool:
+    """Whether this step's results are cut at the ends of int8 and nowhere before."""
+    return not isinstance(step, integer.Product | integer.Depthwise) or (step.low, step.high) == (-128, 127)
+
+
 def _product_call(n: int, s: integer.Product | integer.Depthwise, taps: int, call: str) -> str:
     # Behind a ReLU a tie below zero is clamped either way; upwards takes fewer instructions.
     up = len(s.bias) if s.low >= s.zero_out else s.ties_up
@@ -126,8 +140,12 @@ def _product(n: int, s: integer.Product) -> Layer:
         scratch.append(("padded", rows * columns * g.channels))
     if gathered:
         scratch.append(("columns", 4 * taps))
+    pairs = g.out_width > 1
+    if pairs:
+        scratch.append(("wide", 4 * taps))
+    wide_at = "{wide}" if pairs else "0"
     padded, columns_at = "{padded}" if margins else "0", "{columns}" if gathered else "0"
-    call = f"edge_convolution(&g{n}, &p, {s.zero_in}, {{x0}}, {padded}, {columns_at}, {{y}});"
+    call = f"edge_convolution(&g{n}, &p, {s.zero_in}, {{x0}}, {padded}, {columns_at}, {wide_at}, {{y}});"
     constants = (
         _array("int8_t", f"w{n}", pack_products(s.weights)) + _per_output(n, s, 4) + _window_constant(n, g)
     )

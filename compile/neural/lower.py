@@ -287,7 +287,8 @@ def _table(graph: Graph, op: Op, s: Step) -> Step:
         out = steps.astype(np.int64) + y.zero_point
         low, high = -128, 127
     else:
-        mult, shift = fixedpoint.multiplier(x.step / y.step)
+        # ReluPrepare divides in float32.
+        mult, shift = fixedpoint.multiplier(float(np.float32(x.step) / np.float32(y.step)))
         out = fixedpoint.rescale((codes - x.zero_point).astype(np.int64), mult, shift) + y.zero_point
         low, high = _clamp(y, Activation.RELU6 if op.kind is Kind.RELU6 else Activation.RELU)
     return Table(s.src, s.dst, s.source, s.kind, x.size, np.clip(out, low, high).astype(np.int8))

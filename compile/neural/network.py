@@ -82,9 +82,12 @@ def prepare(
     """A network from a model that `load` takes.
 
     rows: needed unless the model is a quantised .tflite. scan: the network sees sweeps in dBm (or in what its gain
-    and offset make of hundredths of a dBm), and is to be fed the sweep's own int16.
+    and offset make of hundredths of a dBm), and is to be fed the sweep's own int16. gate: the least share of held-out
+    rows on which the quantised network must decide as the float one.
     Raises BadInput for what cannot be built, CheckFailed where the quantised network agrees too rarely.
     """
+    if not 0 <= gate <= 1:
+        raise BadInput(f"agreement {gate}: is a share of decisions; give a number from 0 to 1")
     graph = load(model)
     if is_quantised(graph):
         data = flatbuffer.write(graph) if isinstance(model, Graph) else None
@@ -102,6 +105,7 @@ def prepare(
     seen = rows.held_out if scan is None else scan.values(rows.held_out)
     reference = run_float.run(folded, seen).reshape(len(rows.held_out), -1)
     report = agreement.measure(reference, real_outputs(quantised, rows.held_out), rows.slices)
+    report["gate"] = gate
     agreement.check(report, gate)
     return _finish(quantised, tuple(choices), report, flatbuffer.write(quantised))
 

@@ -102,8 +102,13 @@ def quantise(
 
 
 def input_steps(graph: Graph) -> tuple[F32, F32]:
-    """(a, b) in float32, one or one a feature: the integer input is `features * a + b`, halves away from zero."""
+    """(a, b) in float32, one or one a feature: the integer input is `features * a + b`, halves away from zero.
+
+    (1, 0) where the network takes real numbers and quantises them itself.
+    """
     t = graph.tensors[graph.input]
+    if t.dtype == "float32":
+        return np.ones(1, np.float32), np.zeros(1, np.float32)
     gain = np.ones(1, np.float64) if graph.gain is None else graph.gain.astype(np.float64)
     offset = np.zeros(1, np.float64) if graph.offset is None else graph.offset.astype(np.float64)
     return (gain / t.step).astype(np.float32), (offset / t.step + t.zero_point).astype(np.float32)

@@ -11,14 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
+from compile.neural.check import check
 from compile.neural.flatbuffer import DTYPES, IDENTIFIER
 from compile.neural.graph import Activation, Array, Graph, Kind, Op, Options, Padding, Tensor
 from edge_runtime.errors import BadInput
 
 _TYPE_NAMES = {number: name for name, number in DTYPES.items()}
-_OTHER_TYPES = {1: "float16", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 10: "float64"}
+_OTHER_TYPES = {
+    1: "float16", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 8: "complex64", 10: "float64", 12: "uint64",
+    15: "uint32", 16: "uint16", 17: "int4", 18: "bfloat16",
+}  # fmt: skip
+_CUSTOM = 32
 _NEAREST = {
     2: ("CONCATENATION", "a residual ADD"),
+    5: ("DEPTH_TO_SPACE", "RESHAPE"),
+    12: ("L2_POOL_2D", "AVERAGE_POOL_2D"),
+    16: ("LSTM", "CONV_2D over the time axis"),
+    20: ("RELU_N1_TO_1", "RELU6, or this one fused into a layer"),
+    49: ("SPLIT", "a model of one branch"),
+    53: ("CAST", "QUANTIZE"),
+    60: ("PADV2", "PAD"),
+    65: ("SLICE", "a selection made before the network"),
+    100: ("MIRROR_PAD", "PAD"),
+    _CUSTOM: ("", "one of the built-in operators"),
     18: ("MUL", "batch normalisation folded into the layer before it"),
     41: ("SUB", "ADD"),
     44: ("UNIDIRECTIONAL_SEQUENCE_LSTM", "CONV_2D over the time axis"),
@@ -117,7 +132,7 @@ def read(data: bytes, where: str = "model.tflite") -> Graph:
         raise BadInput(f"{where}: is no .tflite file (its identifier is not TFL3); export the model again")
     try:
         return _model(_Table(data, _get("<I", data, 0)), where)
-    except (_Malformed, OverflowError, IndexError) as e:
+    except (_Malformed, OverflowError, IndexError, MemoryError) as e:
         raise BadInput(
             f"{where}: is truncated or damaged ({len(data)} bytes); copy or export it again"
         ) from e
@@ -127,7 +142,7 @@ def _model(model: _Table, where: str) -> Graph:
     subgraphs = model.tables(2)
     if len(subgraphs) != 1:
         raise BadInput(f"{where}: has {len(subgraphs)} subgraphs; export a model without control flow")
-    codes = [max(c.number(3, "<i"), c.number(0, "<b")) for c in model.tables(1)]
+    codes = [(max(c.number(3, "<i"), c.number(0, "<b")), c.text(1)) for c in model.tables(1)]
     buffers = model.tables(4)
     sub = subgraphs[0]
     tensors = [_tensor(t, buffers, where) for t in sub.tables(0)]
@@ -142,7 +157,9 @@ def _model(model: _Table, where: str) -> Graph:
     for index in (int(ins[0]), int(outs[0])):
         if not 0 <= index < len(tensors):
             raise _Malformed
-    return Graph(tensors, ops, int(ins[0]), int(outs[0]), model.text(3))
+    graph = Graph(tensors, ops, int(ins[0]), int(outs[0]), model.text(3))
+    check(graph, where)
+    return graph
 
 
 def _tensor(t: _Table, buffers: list[_Table], where: str) -> Tensor:
@@ -157,7 +174,14 @@ def _tensor(t: _Table, buffers: list[_Table], where: str) -> Tensor:
             f"{where}: tensor {name!r} has the dynamic shape {list(map(int, signature))}; export a fixed one"
         )
     dims = tuple(int(d) for d in shape)
-    blob = buffers[t.number(2, "<I")].vector(0, "u1")
+    buffer = buffers[t.number(2, "<I")]
+    blob = buffer.vector(0, "u1")
+    if buffer.number(1, "<Q") > 1 or buffer.number(2, "<Q") > 1:
+        raise BadInput(
+            f"{where}: keeps the values of {name!r} behind the model; export it under 2 GB, in one piece"
+        )
+    if t.table(6) is not None:
+        raise BadInput(f"{where}: tensor {name!r} is sparse; export the model with dense weights")
     data = _constant(blob, dtype, dims) if len(blob) else None
     scale, zero_point, axis = None, 0, 0
     q = t.table(4)
@@ -180,8 +204,8 @@ def _constant(blob: Array, dtype: str, shape: tuple[int, ...]) -> Array:
     return np.frombuffer(blob.tobytes(), np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
 
 
-def _op(o: _Table, codes: list[int], tensors: list[Tensor], where: str) -> Op:
-    code = codes[o.number(0, "<I")]
+def _op(o: _Table, codes: list[tuple[int, str]], tensors: list[Tensor], where: str) -> Op:
+    code, custom = codes[o.number(0, "<I")]
     ins = tuple(int(i) for i in o.vector(1, "<i4"))
     outs = [int(i) for i in o.vector(2, "<i4")]
     if not ins or len(outs) != 1 or not all(-1 <= i < len(tensors) for i in (*ins, *outs)):
@@ -189,6 +213,8 @@ def _op(o: _Table, codes: list[int], tensors: list[Tensor], where: str) -> Op:
     name = tensors[outs[0]].name.split(";")[0]  # converters join the names of all that was fused
     if code not in Kind.__members__.values() or code == Kind.BATCH_NORM:
         known, instead = _NEAREST.get(code, (f"number {code}", "one of the supported operators"))
+        if code == _CUSTOM:
+            known = "custom one " + "".join(k if k.isprintable() else "?" for k in custom)
         raise BadInput(
             f"{where}: layer {name!r} is the operator {known}, which is not supported; "
             f"the nearest that is: {instead}"
@@ -206,7 +232,7 @@ def _options(kind: Kind, t: _Table | None, where: str) -> Options:  # noqa: PLR0
         at = 4 if depthwise else 3
         return Options(
             activation=_activation(t.number(at, "<b"), where),
-            padding=Padding(t.number(0, "<b")),
+            padding=_padding(t.number(0, "<b"), where),
             stride=(t.number(2, "<i"), t.number(1, "<i")),
             dilation=(t.number(at + 2, "<i", 1), t.number(at + 1, "<i", 1)),
             depth_multiplier=t.number(3, "<i") if depthwise else 1,
@@ -214,7 +240,7 @@ def _options(kind: Kind, t: _Table | None, where: str) -> Options:  # noqa: PLR0
     if kind in (Kind.AVERAGE_POOL_2D, Kind.MAX_POOL_2D):
         return Options(
             activation=_activation(t.number(5, "<b"), where),
-            padding=Padding(t.number(0, "<b")),
+            padding=_padding(t.number(0, "<b"), where),
             stride=(t.number(2, "<i"), t.number(1, "<i")),
             filter=(t.number(4, "<i"), t.number(3, "<i")),
         )
@@ -227,6 +253,12 @@ def _options(kind: Kind, t: _Table | None, where: str) -> Options:  # noqa: PLR0
     if kind in (Kind.FULLY_CONNECTED, Kind.ADD):
         return Options(activation=_activation(t.number(0, "<b"), where))
     return Options()
+
+
+def _padding(number: int, where: str) -> Padding:
+    if number not in Padding.__members__.values():
+        raise BadInput(f"{where} has the padding {number}; the nearest that is supported: SAME or VALID")
+    return Padding(number)
 
 
 def _activation(number: int, where: str) -> Activation:

@@ -37,16 +37,18 @@ class CompiledNetwork:
         """Load a shared library's bytes. Raises BadInput where this machine cannot run it."""
         self._library = load_library(elf, target)  # the function lives as long as its library does
         self._network = self._library.edge_network
-        self._network.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+        self._network.restype = None  # it always returns 0
+        # No argtypes: bytes and references are passed as they are; to convert them allocates.
         self._input_bytes = input_bytes
         self._output = ctypes.create_string_buffer(output_bytes)
+        self._output_at = ctypes.byref(self._output)
         self._view = memoryview(self._output).cast("B")
 
     def run(self, data: bytes) -> bytes:
         """The output tensor's bytes. Raises BadInput where `data` is not the input tensor's size."""
         if len(data) != self._input_bytes:
             raise BadInput(f"network: {len(data)} bytes given, it takes {self._input_bytes}")
-        self._network(data, self._output)
+        self._network(data, self._output_at)
         return bytes(self._view)
 
 

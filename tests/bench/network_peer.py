@@ -1,10 +1,12 @@
 """One backend answering one network, alone in its process: times on the host, marks for the counter in a guest.
 
-    python network_peer.py BACKEND MODEL ROW REPEATS      prints {"start_ms", "us"} as JSON
+    python network_peer.py BACKEND MODEL ROW REPEATS      prints {"start_ms", "us", "memory_kib"} as JSON
 
 BACKEND: tflite-runtime, ai-edge-litert, ai-edge-litert-delegate, tflite-micro, onnxruntime, device (this project's
-engine around tflite-runtime), compiled (MODEL is then the shared library).
-Marks: 1 before the last but one block of repeats, 2 after it.
+engine around tflite-runtime), compiled and emlearn (MODEL is then the shared library).
+memory_kib: what the process grew by from before the backend's import to after its first inference; numpy, which all
+interpreters take, and this project's own loader are there before.
+Marks: 1 before a block of repeats, 2 after it; the last count.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 _MARK = 0x5CA00000
+BLOCKS = 40
 
 
 def mark(number: int) -> None:
@@ -68,8 +72,29 @@ def onnxruntime(model: bytes, row: bytes) -> Callable[[], object]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0]
-    x = (np.frombuffer(row, np.int16) / 100).astype(np.float32).reshape(given.shape)
+    size = int(np.prod(given.shape))
+    kind = np.int16 if len(row) == 2 * size else np.int8
+    x = (np.frombuffer(row, kind) / 100).astype(np.float32).reshape(given.shape)
     return lambda: session.run(None, {given.name: x})
+
+
+def emlearn(model: bytes, row: bytes) -> Callable[[], object]:
+    """emlearn's C through ctypes, fed real numbers."""
+    import ctypes  # noqa: PLC0415
+
+    with tempfile.NamedTemporaryFile(suffix=".so") as f:
+        f.write(model)
+        f.flush()
+        library = ctypes.CDLL(f.name)
+    x, y = (ctypes.c_float * len(row))(*(b / 256 for b in row)), (ctypes.c_float * 16)()
+    given = ctypes.byref(x), ctypes.byref(y)
+    return lambda: library.edge_network(*given)
+
+
+def memory_kib() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def device(model: bytes, row: bytes) -> Callable[[], object]:
@@ -101,22 +126,29 @@ def main() -> None:
         "ai-edge-litert-delegate": lambda: interpreter("ai_edge_litert", True, model, row),
         "tflite-micro": lambda: micro(model, row),
         "onnxruntime": lambda: onnxruntime(model, row),
+        "emlearn": lambda: emlearn(model, row),
         "device": lambda: device(model, row),
         "compiled": lambda: compiled(model, row),
     }
+    # What is there anyway: all interpreters' numpy, the device's own loader.
+    importlib.import_module(
+        {"compiled": "edge_runtime.engines.network", "emlearn": "ctypes"}.get(backend, "numpy")
+    )
+    memory = memory_kib()
     begun = time.perf_counter()
     invoke = makers[backend]()
     invoke()
     start_ms = 1000 * (time.perf_counter() - begun)
+    memory = memory_kib() - memory
     best = float("inf")
-    for _ in range(5):
+    for _ in range(BLOCKS):
         mark(1)
         begun = time.perf_counter()
         for _ in range(repeats):
             invoke()
         best = min(best, time.perf_counter() - begun)
         mark(2)
-    print(json.dumps({"start_ms": start_ms, "us": 1e6 * best / repeats}))
+    print(json.dumps({"start_ms": start_ms, "us": 1e6 * best / repeats, "memory_kib": memory}))
 
 
 if __name__ == "__main__":

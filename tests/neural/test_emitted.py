@@ -61,31 +61,87 @@ def test_ties_and_ends_on_every_target(target: str) -> None:
         check(graph, rows, target)
 
 
+def _wide(kind: Kind, factor: float, bias: int) -> Graph:
+    """A layer whose factor shifts to the left, or whose sums need all 32 bits."""
+    shape = (1, 1, 3, 9) if kind is Kind.DEPTHWISE_CONV_2D else (9, 1, 3, 9)
+    w = np.random.default_rng(8).integers(-3, 4, shape)
+    graph = networks.tie(kind, (1, 1, 7, 9), w, Options(padding=Padding.SAME), factor=factor)
+    given = graph.tensors[2].data
+    assert given is not None
+    graph.tensors[2].data = np.where(np.arange(9) % 2, bias, given).astype(np.int32)
+    return graph
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", [Kind.CONV_2D, Kind.DEPTHWISE_CONV_2D])
+def test_factors_over_one_and_sums_of_32_bits(kind: Kind, target: str) -> None:
+    for factor, bias, shifts, wide in (
+        (2.7, 3, 1, 0),
+        (1e-7, 2**31 - 9000, 0, 1),
+        (1e-8, 9000 - 2**31, 0, 1),
+    ):
+        graph = _wide(kind, factor, bias)
+        text = emit(lower(graph))["edge_network.c"]
+        assert f"#define EDGE_LEFT_SHIFTS {shifts}" in text
+        assert f"#define EDGE_WIDE_SUMS {wide}" in text
+        check(graph, random_inputs(graph, 3, 4), target)
+
+
 MUTATIONS = {
-    "a tie rounds the other way": ("((y < 0) & !up)", "((y < 0) & up)"),
-    "no rounding after the multiplier": ("* mult + (1 << 30)", "* mult"),
-    "the low clamp is lost": ("x < low ? low :", ""),
+    "a tie rounds the other way": ("cortex-m0", "((y < 0) & !up)", "((y < 0) & up)"),
+    "no rounding after the multiplier": ("cortex-m0", "* mult + (1 << 30)", "* mult"),
+    "the low clamp is lost": ("cortex-m0", "x < low ? low :", ""),
     "margins hold zero, not the zero point": (
+        "cortex-m0",
         "edge_margins(g, x, padded, (int8_t)zero_in)",
         "edge_margins(g, x, padded, 0)",
     ),
-    "a bias goes missing": ("+ p->bias[o]", ""),
-    "the last taps are dropped": ("if (k < p->taps)", "if (0)"),
+    "a bias goes missing": ("cortex-m0", "+ p->bias[o]", ""),
+    "the last taps are dropped": ("cortex-m0", "if (k < p->taps)", "if (0)"),
+    "M4: a half below zero goes up": ("cortex-m4", "if (!up) v += (v & shift) >> 31;", ""),
+    "M4: the product truncates": ("cortex-m4", "smmulr", "smmul"),
+    "M4: the sum is not doubled": ("cortex-m4", "int32_t left = 1;", "int32_t left = 0;"),
+    "M4: the second position gets the first one's words": ("cortex-m4", "smlad(w1, v[3]", "smlad(w1, v[1]"),
+    "M4: the last taps are dropped": ("cortex-m4", "if (whole < p->taps) edge_four(", "if (0) edge_four("),
+    "M4: the odd position is lost": (
+        "cortex-m4",
+        "if (i < count) edge_one(p, x + i * stride",
+        "if (0) edge_one(p, x",
+    ),
+    "x86: a half below zero goes up": ("x86_64", "if (!s->up) y =", "if (0) y ="),
+    "x86: products stay unsigned": ("x86_64", "_mm_and_si128(negative, s->mult)", "_mm_setzero_si128()"),
+    "x86: a lane takes its neighbour's shift": (
+        "x86_64",
+        "_mm_sra_epi32(y, s->right[3])",
+        "_mm_sra_epi32(y, s->right[2])",
+    ),
+    "x86: the odd position is lost": (
+        "x86_64",
+        "if (i < count) edge_products(p, v",
+        "if (0) edge_products(p, v",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_kernel_is_caught(name: str) -> None:
-    old, new = MUTATIONS[name]
+    target, old, new = MUTATIONS[name]
     w = np.random.default_rng(4).integers(-3, 4, (6, 1, 3, 7))
     graph = networks.tie(Kind.CONV_2D, (1, 1, 9, 7), w, Options(padding=Padding.SAME), factor=0.3)
+    scale = graph.tensors[1].scale
+    assert scale is not None
+    scale[3] /= 8  # the fourth output has a shift of its own
     rows = random_inputs(graph, 5, 8)
     sources = emit(lower(graph))
     assert old in sources["edge_network.c"]
     mutated = sources | {"edge_network.c": sources["edge_network.c"].replace(old, new)}
-    want = run(lower(graph), rows)
-    got = list(emulated(mutated, "cortex-m0", rows, want[0].nbytes))
-    assert [row.tobytes() for row in want] != got
+    want = [row.tobytes() for row in run(lower(graph), rows)]
+    assert list(emulated(sources, target, rows, len(want[0]))) == want
+    try:
+        got = list(emulated(mutated, target, rows, len(want[0])))
+    except EmulationFault:
+        return
+    assert want != got
 
 
 def test_an_arena_that_is_too_small_is_caught() -> None:

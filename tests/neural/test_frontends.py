@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +29,16 @@ from compile.neural.fold import fold
 from compile.neural.frontends import keras, onnx, protobuf, sklearn
 from compile.neural.frontends.builder import Builder
 from compile.neural.graph import Array, Graph, Kind
-from compile.neural.load import load, takes
+from compile.neural.load import load
 from edge_runtime.errors import BadInput
+from tests.bench.bench_neural import mlp
+from tests.bench.neural_peers import onnx as onnx_of
+from tests.conftest import ROOT
 
 MODELS = Path(__file__).parent / "models"
 CHANNELS_LAST = {2: (0, 1), 3: (0, 2, 1), 4: (0, 2, 3, 1)}
 TOLERANCE = 2e-6
+TORCH = ["residual", "image", "vector", "dilated"]
 
 
 def _answers(name: str) -> tuple[Array, Array]:
@@ -43,7 +52,7 @@ def _same(graph: Graph, x: Array, y: Array) -> None:
 
 
 @pytest.mark.parametrize("exporter", ["script", "dynamo"])
-@pytest.mark.parametrize("name", ["residual", "image", "vector", "dilated"])
+@pytest.mark.parametrize("name", TORCH)
 def test_onnx_answers_as_torch(name: str, exporter: str) -> None:
     x, y = _answers(f"torch_{name}")
     _same(load(MODELS / f"torch_{name}_{exporter}.onnx"), x.transpose(CHANNELS_LAST[x.ndim]), y)
@@ -99,18 +108,72 @@ def test_scikit_learn_models_that_are_refused() -> None:
         sklearn.read(model)
 
 
-def test_torch_export_answers_as_torch() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: it is too large for every test run")
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv1d(1, 4, 5, padding="same"), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.MaxPool1d(2),
-        torch.nn.Conv1d(4, 6, 3, stride=2), torch.nn.ReLU6(), torch.nn.AdaptiveAvgPool1d(1), torch.nn.Flatten(),
-        torch.nn.Linear(6, 3),
-    ).eval()  # fmt: skip
-    x = torch.randn(4, 1, 32)
-    program = torch.export.export(module, (x[:1],))
-    assert takes(program)
-    _same(load(program), x.numpy().transpose(0, 2, 1), module(x).detach().numpy())
+@pytest.mark.parametrize("name", TORCH)
+def test_a_program_of_torch_export_answers_as_torch(name: str) -> None:
+    """The .pt2 archive, without torch."""
+    x, y = _answers(f"torch_{name}")
+    _same(load(MODELS / f"torch_{name}.pt2"), x.transpose(CHANNELS_LAST[x.ndim]), y)
+    assert "torch" not in sys.modules or importlib.util.find_spec("torch") is not None
+
+
+def test_torch_itself() -> None:
+    """Live modules, programs, archives and both ONNX exporters, where torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip(
+            "torch is not installed: it is too large for every test run; what it exported is tested above"
+        )
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("torch_live.py"))],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(metadata.version("torch").split("+")[0])
+
+
+def _pt2_with(tmp_path: Path, change: Any) -> Path:
+    """An archive with its program changed."""
+    path = tmp_path / "changed.pt2"
+    with zipfile.ZipFile(MODELS / "torch_dilated.pt2") as z, zipfile.ZipFile(path, "w") as out:
+        for name in z.namelist():
+            data = z.read(name)
+            if name.endswith("models/model.json"):
+                model = json.loads(data)
+                change(model["graph_module"])
+                data = json.dumps(model).encode()
+            out.writestr(name, data)
+    return path
+
+
+def test_a_torch_operator_that_is_not_supported_is_named(tmp_path: Path) -> None:
+    def change(module: dict[str, Any]) -> None:
+        node = next(n for n in module["graph"]["nodes"] if "relu" in n["target"])
+        node["target"] = "torch.ops.aten.gelu.default"
+
+    with pytest.raises(BadInput, match=r"layer 'relu' \(gelu\).*nearest that is: torch\.nn\.ReLU"):
+        load(_pt2_with(tmp_path, change))
+
+
+def test_a_torch_program_of_dynamic_shape_is_refused(tmp_path: Path) -> None:
+    def change(module: dict[str, Any]) -> None:
+        name = module["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"]
+        module["graph"]["tensor_values"][name]["sizes"][2] = {"as_expr": {"expr_str": "s0"}}
+
+    with pytest.raises(BadInput, match="dynamic"):
+        load(_pt2_with(tmp_path, change))
+
+
+def test_an_old_archive_is_refused_with_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt2"
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(BadInput, match=r"old torch.*2\.9 or later|torch\.export cannot open it"):
+        load(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(BadInput, match=r"is no archive of torch\.export\.save"):
+        load(path)
 
 
 def _keras_with(tmp_path: Path, change: Any) -> Path:
@@ -152,8 +215,11 @@ def test_what_is_no_keras_archive(tmp_path: Path) -> None:
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.sampled_from(sorted(MODELS.glob("*.onnx"))), st.data())
-def test_damaged_onnx_is_refused_and_never_crashes(
+@given(
+    st.sampled_from(sorted([*MODELS.glob("*.onnx"), *MODELS.glob("*.pt2"), *MODELS.glob("*.keras")])),
+    st.data(),
+)
+def test_a_damaged_model_is_refused_and_never_crashes(
     tmp_path_factory: Any, path: Path, data: st.DataObject
 ) -> None:
     blob = bytearray(path.read_bytes())
@@ -162,10 +228,10 @@ def test_damaged_onnx_is_refused_and_never_crashes(
     else:
         for _ in range(3):
             blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
-    broken = tmp_path_factory.mktemp("onnx") / "broken.onnx"
+    broken = tmp_path_factory.mktemp("broken") / f"broken{path.suffix}"
     broken.write_bytes(blob)
     try:
-        graph = onnx.read(broken)
+        graph = load(broken)
     except BadInput as e:
         message = str(e)
     else:
@@ -230,3 +296,12 @@ def test_a_float_tflite_with_weights_in_int8_and_no_bias(tmp_path: Path) -> None
     path = tmp_path / "hybrid.tflite"
     path.write_bytes(write(g))
     np.testing.assert_allclose(run_float.run(fold(load(path)), rows), want, rtol=1e-5)
+
+
+def test_the_benchmark_s_onnx_file_is_its_mlp(tmp_path: Path) -> None:
+    """The file that onnxruntime is timed on, written by hand, is the network that the others are timed on."""
+    graph = mlp()
+    path = tmp_path / "mlp.onnx"
+    path.write_bytes(onnx_of(graph))
+    x = np.random.default_rng(2).normal(0, 1, (5, 64)).astype(np.float32)
+    np.testing.assert_array_equal(run_float.run(load(path), x), run_float.run(graph, x))

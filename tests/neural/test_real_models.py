@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from compile.cli import main
 from compile.neural.bundle import check_raw
 from compile.neural.graph import Graph
 from compile.neural.load import is_quantised, load
@@ -16,6 +18,7 @@ from compile.neural.network import prepare
 from compile.neural.run_int8 import run
 from compile.targets import TARGETS
 from compile.toolchain import build
+from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci import userland
 from edge_runtime.errors import BadInput
 from tests.conftest import ROOT
@@ -56,6 +59,25 @@ def test_emitted_code(path: Path, target: str) -> None:
     network = prepare(path)
     artifact = build(network.sources, TARGETS[target])
     assert check_raw(network.graph, {target: artifact}, rows_for(network.graph, 2)) == 2
+
+
+@pytest.mark.parametrize("path", INT8, ids=lambda p: p.stem)
+def test_build_inspect_and_verify(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, data = tmp_path / "b.edge", tmp_path / "d.npz"
+    assert main(["build", str(path), "--targets", "host,aarch64", "-o", str(out)]) == 0
+    assert Bundle.open(out).entry("network.tflite") == path.read_bytes()
+    t = load(path).tensors[load(path).input]
+    features = (rows_for(load(path), 4).astype(np.float64) - t.zero_point) * t.step
+    np.savez(data, features=features.reshape(4, -1).astype(np.float32))
+    assert main(["verify", str(out), "--data", str(data)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(out), "--json"]) == 0
+    section = json.loads(capsys.readouterr().out)["network"]
+    assert section["macs"] > 200_000
+    assert section["instructions"]["aarch64"] < 2 * section["macs"]
+    assert sum(row["flash_bytes"] for row in section["layers"]) > 0.8 * path.stat().st_size / 2
+    assert main(["inspect", str(out)]) == 0
+    assert "multiply-accumulates, arena" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if "float32" in f.name], ids=lambda p: p.stem)

@@ -1,8 +1,8 @@
 /* CONV_2D. `padded` holds the input with its margins (null: there are none); `columns` the windows of some positions
-   (null: a window is one stretch of a row, and is read where it lies). */
+   (null: a window is one stretch of a row, and is read where it lies); `wide` is edge_row's. */
 static __attribute__((noinline)) void edge_convolution(
     const struct edge_window *g, const struct edge_product *p, int32_t zero_in,
-    const int8_t *x, int8_t *padded, int8_t *columns, int8_t *y) {
+    const int8_t *x, int8_t *padded, int8_t *columns, int8_t *wide, int8_t *y) {
     int32_t c = g->channels, row = g->width * c;
     if (padded) {
         row = edge_margins(g, x, padded, (int8_t)zero_in);
@@ -11,7 +11,7 @@ static __attribute__((noinline)) void edge_convolution(
     int32_t step = g->stride_w * c;
     for (int32_t r = 0; r < g->out_height; r++, x += g->stride_h * row) {
         if (!columns) {
-            edge_row(p, x, step, g->out_width, y);
+            edge_row(p, x, step, g->out_width, wide, y);
             y += g->out_width * p->n;
             continue;
         }
@@ -29,7 +29,7 @@ static __attribute__((noinline)) void edge_convolution(
                     for (int32_t w = 0; w < g->filter_w; w++, to += c) edge_copy(to, from + w * g->dilation_w * c, c);
                 }
             }
-            edge_row(p, columns, p->taps, count, y);
+            edge_row(p, columns, p->taps, count, wide, y);
             y += count * p->n;
         }
     }

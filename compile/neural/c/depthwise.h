@@ -22,6 +22,23 @@ static inline void edge_block(
     }
     int8x8_t v = vqmovn_s16(vcombine_s16(half[0], half[1]));
     vst1_s8(out, vmin_s8(vmax_s8(v, vdup_n_s8((int8_t)p->low)), vdup_n_s8((int8_t)p->high)));
+#elif EDGE_DSP
+    for (int32_t i = 0; i < 8 && c + i < p->n; i += 4) { /* four channels: halves of widened words, each its own */
+        const int8_t *at = x + i, *of = w + i;
+        const int32_t *to = offset, *end = offset + p->taps;
+        int32_t acc[4] = {p->bias[c + i], p->bias[c + i + 1], p->bias[c + i + 2], p->bias[c + i + 3]};
+        _Pragma("GCC unroll 1") for (; to < end; to += 2, of += 16) {
+            __asm__("" : "+r"(to), "+r"(of));
+            EDGE_UNROLL for (int32_t t = 0; t < 2; t++) {
+                int32_t v = edge_word(at + to[t]), u = edge_word(of + 8 * t);
+                int32_t v0 = __builtin_arm_sxtb16(v), v1 = __builtin_arm_sxtb16(edge_odd(v));
+                int32_t u0 = __builtin_arm_sxtb16(u), u1 = __builtin_arm_sxtb16(edge_odd(u));
+                acc[0] += (int16_t)u0 * (int16_t)v0, acc[1] += (int16_t)u1 * (int16_t)v1;
+                acc[2] += (u0 >> 16) * (v0 >> 16), acc[3] += (u1 >> 16) * (v1 >> 16);
+            }
+        }
+        EDGE_UNROLL for (int32_t j = 0; j < 4; j++) edge_finish(p, acc + j, c + i + j, out + i + j, 0, 1);
+    }
 #else
     int32_t acc[8];
     for (int32_t i = 0; i < 8; i++) acc[i] = p->bias[c + i];
@@ -35,8 +52,9 @@ static inline void edge_block(
     else for (int32_t i = 0; i < p->n - c; i++) y[c + i] = out[i];
 }
 static __attribute__((noinline)) void edge_depthwise(
-    const struct edge_window *g, const struct edge_product *p, int32_t zero_in,
+    const struct edge_window *g, const struct edge_product *given, int32_t zero_in,
     const int8_t *x, int8_t *padded, int32_t *offset, int8_t *y) {
+    const struct edge_product of = *given, *p = &of; /* a copy that no store can change */
     int32_t row = edge_margins(g, x, padded, (int8_t)zero_in), taps = g->filter_h * g->filter_w;
     for (int32_t t = 0; t < taps; t++)
         offset[t] = (t / g->filter_w) * g->dilation_h * row + (t % g->filter_w) * g->dilation_w * g->channels;

@@ -1,6 +1,6 @@
 """PyTorch programs from torch.export: an ExportedProgram, or the .pt2 file that torch.export.save wrote.
 
-torch is the user's own; it is imported only to open a file. The program's operators are read by name.
+torch is the user's own and is not imported (but for archives of old layouts). Operators are read by name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from compile.neural.frontends import pt2
 from compile.neural.frontends.builder import Pads
 from compile.neural.frontends.channels_first import ChannelsFirst
 from compile.neural.graph import Array, Graph, Kind
@@ -29,6 +30,8 @@ _NEAREST = {
     "conv_transpose1d": "torch.nn.Conv1d",
     "cat": "an addition",
     "mul": "torch.nn.BatchNorm1d",
+    "convolution": "a program without run_decompositions()",
+    "addmm": "a program without run_decompositions()",
     "permute": "a module whose layers keep their axes",
     "transpose": "a module whose layers keep their axes",
 }
@@ -40,12 +43,17 @@ def takes(model: object) -> bool:
 
 
 def read_file(path: Path) -> Graph:
-    """The float graph of a .pt2 file. Raises BadInput where torch is missing or the file is not one."""
+    """The float graph of a .pt2 file. Raises BadInput where it is none, or so old that it takes torch to open."""
     try:
-        import torch  # noqa: PLC0415 (only this front end needs it)
+        return _Reader(pt2.read(path), str(path)).graph()
+    except pt2.Older:
+        pass
+    try:
+        import torch  # noqa: PLC0415 (only old archives need it)
     except ImportError as e:
         raise BadInput(
-            f"{path}: opening a .pt2 file takes torch; pip install torch, or export to ONNX"
+            f"{path}: was saved by an old torch, or with pickled weights; save it with torch 2.9 or later, "
+            "export to ONNX, or pip install torch"
         ) from e
     try:
         program = torch.export.load(path)
@@ -56,55 +64,68 @@ def read_file(path: Path) -> Graph:
 
 def read(program: Any, where: str = "model") -> Graph:
     """The float graph of an ExportedProgram of a module in evaluation mode."""
-    return _Reader(program, where).graph()
+    return _Reader(_program(program), where).graph()
+
+
+def _program(live: Any) -> pt2.Program:
+    """An ExportedProgram in the form that a .pt2 file is read to."""
+    signature = live.graph_signature
+    state = {**dict(live.state_dict), **dict(live.constants)}
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    named |= dict(getattr(signature, "inputs_to_lifted_tensor_constants", {}))
+    constants = {n: np.asarray(state[v].detach().cpu().numpy()) for n, v in named.items() if v in state}
+    inputs, nodes = tuple(signature.user_inputs), []
+    shape: tuple[int, ...] = ()
+    for node in live.graph.nodes:
+        if node.op == "placeholder" and node.name in inputs:
+            shape = tuple(d if isinstance(d, int) else -1 for d in node.meta["val"].shape)
+        elif node.op == "call_function":
+            nodes.append(_call(node))
+    return pt2.Program(inputs, tuple(signature.user_outputs), shape, constants, tuple(nodes))
+
+
+def _call(node: Any) -> pt2.Node:
+    if getattr(node.target, "__name__", "") == "getitem":
+        source, index = node.args
+        return pt2.Node(node.name, "getitem", {"self": pt2.Ref(source.name), "index": index}, (node.name,))
+    schema = [a.name for a in node.target._schema.arguments]
+    given = dict(zip(schema, node.args, strict=False)) | dict(node.kwargs)
+    arguments = {k: pt2.Ref(v.name) if hasattr(v, "op") else v for k, v in given.items()}
+    operator = str(node.target).removeprefix("aten.").split(".")[0]
+    return pt2.Node(node.name, operator, arguments, (node.name,))
 
 
 class _Reader:
-    def __init__(self, program: Any, where: str) -> None:
+    def __init__(self, program: pt2.Program, where: str) -> None:
         self.where, self.program, self.layers = where, program, ChannelsFirst(where)
-        signature = program.graph_signature
-        state = {**dict(program.state_dict), **dict(program.constants)}
-        named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        self.constants = {
-            n: np.asarray(state[v].detach().cpu().numpy()) for n, v in named.items() if v in state
-        }
-        self.user_inputs = list(signature.user_inputs)
-        self.outputs = list(signature.user_outputs)
+        self.constants = program.constants
         self.values: dict[str, int] = {}
 
     def graph(self) -> Graph:
-        if len(self.user_inputs) != 1 or len(self.outputs) != 1:
+        p = self.program
+        if len(p.inputs) != 1 or len(p.outputs) != 1:
             raise BadInput(
-                f"{self.where}: takes {len(self.user_inputs)} inputs and gives {len(self.outputs)} outputs; "
+                f"{self.where}: takes {len(p.inputs)} inputs and gives {len(p.outputs)} outputs; "
                 f"export a module with one of each"
             )
-        for node in self.program.graph.nodes:
-            if node.op == "placeholder" and node.name == self.user_inputs[0]:
-                shape = [d if isinstance(d, int) else -1 for d in node.meta["val"].shape]
-                self.values[node.name] = self.layers.input(shape)
-            elif node.op == "call_function":
-                self._call(node)
-        out = self.values[self.outputs[0]]
-        return self.layers.b.finish(self.layers.ordered(out, self.outputs[0]))
-
-    def _call(self, node: Any) -> None:
-        if getattr(node.target, "__name__", "") == "getitem":
-            if node.args[1] == 0:  # of (values, indices), the values
-                self.values[node.name] = self.values[node.args[0].name]
-            return
-        name = str(node.target).removeprefix("aten.").split(".")[0]
-        method = _OPERATORS.get(name)
-        if method is None:
-            raise self.layers.b.refuse(
-                node.name, name, _NEAREST.get(name, "Conv1d, Linear, ReLU and pooling")
+        self.values[p.inputs[0]] = self.layers.input(list(p.input_shape))
+        for node in p.nodes:
+            if node.operator == "getitem" and node.arguments["index"] != 0:
+                continue  # of (values, indices) only the values are followed
+            method = _OPERATORS.get(node.operator)
+            if method is None:
+                nearest = _NEAREST.get(node.operator, "Conv1d, Linear, ReLU and pooling")
+                raise self.layers.b.refuse(node.name, node.operator, nearest)
+            self.values[node.outputs[0]] = method(self, node.name, dict(node.arguments))
+        if p.outputs[0] not in self.values:
+            raise BadInput(
+                f"{self.where}: its output {p.outputs[0]!r} is a constant; export the module again"
             )
-        schema = [a.name for a in node.target._schema.arguments]
-        arguments = dict(zip(schema, node.args, strict=False)) | dict(node.kwargs)
-        self.values[node.name] = method(self, node.name, arguments)
+        return self.layers.b.finish(self.layers.ordered(self.values[p.outputs[0]], p.outputs[0]))
 
     def x(self, a: dict[str, Any], key: str = "input") -> int:
         value = a.get(key, a.get("self"))
-        name = getattr(value, "name", "?")
+        name = value.name if isinstance(value, pt2.Ref) else "?"
         if name not in self.values:
             raise self.layers.b.refuse(name, "a layer on constants", "a computed input")
         return self.values[name]
@@ -113,8 +134,8 @@ class _Reader:
         value = a.get(key)
         if value is None:
             return None
-        if value.name not in self.constants:
-            raise self.layers.b.refuse(value.name, "computed weights", "constant weights")
+        if not isinstance(value, pt2.Ref) or value.name not in self.constants:
+            raise self.layers.b.refuse(getattr(value, "name", key), "computed weights", "constant weights")
         return self.constants[value.name]
 
     def needed(self, a: dict[str, Any], key: str) -> Array:
@@ -244,7 +265,7 @@ def _unsqueeze(r: _Reader, name: str, a: dict[str, Any]) -> int:
 
 
 def _add(r: _Reader, name: str, a: dict[str, Any]) -> int:
-    if a.get("alpha", 1) != 1 or not hasattr(a["other"], "name"):
+    if a.get("alpha", 1) != 1 or not isinstance(a["other"], pt2.Ref):
         raise r.layers.b.refuse(name, "addition of a number or with alpha", "addition of two tensors")
     return r.layers.add(r.x(a, "self"), r.x(a, "other"), name)
 
@@ -285,6 +306,7 @@ _OPERATORS: dict[str, Callable[[_Reader, str, dict[str, Any]], int]] = {
     "add_": _add,
     "dropout": _same,
     "feature_dropout": _same,
+    "getitem": _same,
     "clone": _same,
     "contiguous": _same,
 }

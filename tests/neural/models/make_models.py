@@ -2,11 +2,14 @@
 
     pip install torch keras onnx onnxscript && KERAS_BACKEND=torch python make_models.py
 
-keras_signal.keras, keras_image.keras; torch_*.onnx by both of torch's exporters; answers.npz: inputs and outputs.
+keras_signal.keras, keras_image.keras; torch_*.onnx by both of torch's exporters, torch_*.pt2 by torch.export;
+answers.npz: inputs and outputs.
 """
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,23 @@ def keras_models() -> dict[str, Any]:
     return {"signal": signal, "image": keras.Model(given, layers.Dense(3, activation="sigmoid")(x))}
 
 
+def without_traces(path: Path) -> None:
+    """The archive less its example inputs (a pickle) and its stack traces, which hold the paths of this machine."""
+    with zipfile.ZipFile(path) as z:
+        entries = {i.filename: z.read(i) for i in z.infolist() if "sample_inputs" not in i.filename}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in entries.items():
+            kept = data
+            if name.endswith("models/model.json"):
+                model = json.loads(data)
+                for node in model["graph_module"]["graph"]["nodes"]:
+                    node["metadata"] = {}
+                kept = json.dumps(model).encode()
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            z.writestr(entry, kept)
+
+
 def main() -> None:
     """Write every model and answers.npz."""
     torch.manual_seed(0)
@@ -120,6 +140,9 @@ def main() -> None:
         for part in (program.model, program.model.graph, *program.model.graph):
             part.metadata_props.clear()  # stack traces, with the paths of this machine
         program.save(str(HERE / f"torch_{name}_dynamo.onnx"))
+        path = HERE / f"torch_{name}.pt2"
+        torch.export.save(torch.export.export(module, (example,)), path)
+        without_traces(path)
     for name, model in keras_models().items():
         weights = [
             rng.normal(0, 0.4, w.shape) if w.ndim > 1 else rng.uniform(0.2, 1.0, w.shape)
