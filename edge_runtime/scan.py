@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ def new_scan(power_cdbm: bytes, axis: Axis, captured_us: int, measured_us: int) 
 class Happening(NamedTuple):
     """Something other than a scan that came of a port: damage, silence, an unplugged cable.
 
-    reason: a reasons.Reason. detail: for people and the journal, one line.
+    reason: a reasons.Reason. detail: for people and the journal, one line. facts: the same for programs, JSON values.
     """
 
     reason: int
     detail: str
+    facts: Mapping[str, Any] | None = None

@@ -108,7 +108,7 @@ def test_bars_are_to_scale() -> None:
     [
         (("--hours", 0), "at most"),
         (("--budget", "lots"), "write 1%"),
-        (("--signal", 0.1), "at best"),
+        (("--limit", "100ms:95%"), "at best"),
         (("--active", 0.9), "0 to 0.5"),
         (("--profile", "cortex-m4"), "cortex-m4"),
         (("--budget", "1000h"), "empties the battery"),

@@ -178,11 +178,12 @@ class Ledger:
         self._record(entry.pack())
 
 
-def resumed_us(entry: Entry | None, unix_us: int) -> int:
+def resumed_us(entry: Entry | None, unix_us: int, speed: float = 1) -> int:
     """How much of the mission is over when the runtime starts again: what the record says and the time since.
 
-    A wall clock that stands before the record's (a board without a battery-backed one) is not believed.
+    speed: of the mission's clock while nothing runs. A wall clock that stands before the record's (a board without
+    a battery-backed one) is not believed.
     """
     if entry is None:
         return 0
-    return entry.elapsed_us + max(0, unix_us - entry.unix_us)
+    return entry.elapsed_us + round(speed * max(0, unix_us - entry.unix_us))

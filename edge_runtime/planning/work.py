@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_runtime.bundle import Bundle, Manifest
 from edge_runtime.errors import BadInput
@@ -16,6 +17,18 @@ JOURNAL_INSTRUCTIONS = 4_000.0
 """Of the loop's instructions, what reads a frame and what writes a record (DESIGN.md, figures to beat)."""
 
 
+PARTS = ("board idle", "scanner", "port", "loop", "journal", "screen", "trees", "network")
+
+
+class Rungs(NamedTuple):
+    """How many scans came, and how often each rung ran; or how often a second."""
+
+    scans: float
+    screened: float
+    trees: float
+    network: float
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """Energy at the board's rail, microjoules: a scan's by part, a rung's over the rung beneath."""
@@ -27,12 +40,24 @@ class Work:
     trees_uj: Interval
     network_uj: Interval
 
+    def parts_uj(self, ran: Rungs) -> dict[str, Interval]:
+        """Energy of these scans by part, without the board's idle power and the scanner's."""
+        each = (self.port_uj, self.loop_uj, self.journal_uj, self.screen_uj, self.trees_uj, self.network_uj)
+        counts = (ran.scans, ran.scans, ran.scans, ran.screened, ran.trees, ran.network)
+        return {part: uj.scaled(n) for part, uj, n in zip(PARTS[2:], each, counts, strict=True)}
+
     @property
     def costs(self) -> Costs:
         """What the governor pays for: the upper ends, so that the account errs on the safe side."""
         rungs = (self.screen_uj, self.trees_uj, self.network_uj)
         screen, trees, network = (max(0, round(rung.high * 1000)) for rung in rungs)
         return Costs(screen, max(1, trees), network)
+
+    @property
+    def governed_costs(self) -> Costs:
+        """The same for the loop, whose second rung is the whole engine, the network that may follow included."""
+        screen, trees, network = self.costs
+        return Costs(screen, trees + network, 0)
 
 
 def work(bundle: Bundle, board: Board, loop: LoopWork) -> Work:

@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.power.attribution import Estimate, Regression
-from edge_runtime.power.base import Charge, Meter, Source
+from edge_runtime.power.base import Charge, Meter, Reading, Source
 from edge_runtime.power.clock import ClockUs
 from edge_runtime.power.interval import Interval
 from edge_runtime.power.meters import bench_of, open_meter
@@ -102,6 +102,11 @@ class FieldMeter:
         self._close_window()
         self._solve()
         return self.summary()
+
+    @property
+    def reading(self) -> Reading:
+        """The meter's last one."""
+        return self._last
 
     @property
     def scans(self) -> int:
