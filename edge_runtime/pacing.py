@@ -39,7 +39,7 @@ class Pacer:
         self._took_us: deque[int] = deque(maxlen=TIMED_SWEEPS)
         self._timed = 0
         self._sweep_us = 0.0
-        self._pause_us = 0
+        self._slack_us = 0  # rests end so much early: by so much may the next sweep come late
 
     def time(self, took_us: int) -> str | None:
         """Hear how long a sweep took, from the end of the last or of the rest; what changes by that, for people."""
@@ -48,15 +48,15 @@ class Pacer:
         if self._timed % TIMED_SWEEPS:
             return None
         sweep_us = median(self._took_us)
+        self._slack_us = round(max(self._took_us) - sweep_us)
         if abs(sweep_us - self._sweep_us) <= CHANGED * self._sweep_us:
             return None
         self._sweep_us = sweep_us
         try:
             self.duty = self._choose(sweep_us / 1e6)
         except BadInput as e:
-            self.duty, self._pause_us = None, 0
+            self.duty = None
             return f"{e}; sweeping without a pause"
-        self._pause_us = max(0, round(self.duty.period_s * 1e6 - sweep_us))
         why = "; ".join(("", *self.duty.why))
         return (
             f"a sweep of {self.duty.sweep_s:.3g} s every {self.duty.period_s:.3g} s; "
@@ -65,7 +65,9 @@ class Pacer:
 
     def rest_us(self, captured_us: int, now_us: int) -> int:
         """How long to rest from now, after the sweep that ended at `captured_us`; 0 for not at all."""
-        rest_us = captured_us + self._pause_us - now_us
+        if self.duty is None:
+            return 0
+        rest_us = captured_us + round(self.duty.period_s * 1e6 - self._sweep_us) - self._slack_us - now_us
         return rest_us if rest_us >= SHORTEST_REST_US else 0
 
 

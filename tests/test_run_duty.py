@@ -1,0 +1,122 @@
+"""The duty as `run` carries it out: a real pseudo-terminal, signals on the air at random, the board's files.
+
+EDGE_DUTY_SPEED sets how fast the mission goes: 25 unless set, 1 for the field's own time (six minutes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from edge_runtime import journal
+from edge_runtime.journal import Kind
+from edge_runtime.recording import Recording, Row, Split
+from edge_runtime.rig.mishaps import Mishaps
+from edge_runtime.rig.playlist import Playlist
+from edge_runtime.rig.rf_explorer import RFExplorerEmulator
+from tests.conftest import loop_command, powers, process
+
+SPEED = float(os.environ.get("EDGE_DUTY_SPEED", "25"))
+SWEEP_S, SIGNAL_S = 0.2, 2.0
+
+
+class FastRFExplorer(RFExplorerEmulator):
+    """One whose bytes are as fast as its sweeps."""
+
+    baud = round(500_000 * SPEED)
+
+
+class OnTheAir(Playlist):
+    """What is heard when a sweep ends: a signal that was there all the while, else nothing.
+
+    Each signal is another row, so that a verdict names its signal by the CRC of its powers.
+    """
+
+    def __init__(self, recording: Recording, signals: int, seed: int = 1) -> None:
+        super().__init__(recording)
+        rng = random.Random(seed)
+        quiet = recording.labels.index("nothing")
+        test = [(n, row) for n, row in enumerate(recording.rows) if row.split is Split.TEST]
+        self._quiet = [entry for entry in test if entry[1].label == quiet]
+        at = 40 * SWEEP_S / SPEED + 1.5  # the loop starts, and times some sweeps
+        self.signals: list[tuple[float, tuple[int, Row]]] = []
+        for entry in rng.sample([entry for entry in test if entry[1].label != quiet], signals):
+            at += rng.uniform(0.2, 2.5) / SPEED
+            self.signals.append((at, entry))
+            at += SIGNAL_S / SPEED
+        self.ends = at
+        self.swept: set[int] = set()
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        begun, k = time.monotonic(), 0
+        while (now := time.monotonic() - begun) < self.ends + 0.2:
+            while k < len(self.signals) and now > self.signals[k][0] + SIGNAL_S / SPEED:
+                k += 1
+            if k < len(self.signals) and now - SWEEP_S / SPEED >= self.signals[k][0]:
+                self.swept.add(k)
+                yield self.signals[k][1]
+            else:
+                yield random.choice(self._quiet)
+
+
+@contextmanager
+def on_the_air(recording: Recording, signals: int) -> Iterator[tuple[OnTheAir, str, threading.Thread]]:
+    """The rig with signals on the air; its port, and what plays until the last is over."""
+    air = OnTheAir(recording, signals)
+    emulator = FastRFExplorer(air, SPEED / SWEEP_S, Mishaps(""))
+    playing = threading.Thread(target=emulator.run)
+    try:
+        yield air, str(emulator.port.path), playing
+    finally:
+        playing.join()
+        emulator.port.close()
+
+
+class Flown(NamedTuple):
+    """Shares of the signals that a whole sweep met, and that were answered as something; the run's own account."""
+
+    swept: float
+    answered: float
+    mission: dict[str, Any]
+
+
+def fly(recording: Recording, bundle: Path, folder: Path, signals: int, limit: str) -> Flown:
+    """A mission with so many signals of two seconds."""
+    with on_the_air(recording, signals) as (air, port, playing):
+        command = loop_command(bundle, port, folder, "--json", "--speed", SPEED, "--limit", limit)
+        with process(command) as loop:
+            playing.start()
+            playing.join()
+            loop.terminate()
+            out, err = loop.communicate(timeout=20)
+            assert loop.returncode == 0, err
+    nothing = recording.labels.index("nothing")
+    frames = journal.read(folder / "journal")
+    records = [journal.verdict_record(f.payload) for f in frames if f.kind == Kind.VERDICT]
+    heard = {record.scan_crc32 for record in records if record.label != nothing}
+    answered = sum(crc32(powers(row)) in heard for _, (_, row) in air.signals)
+    return Flown(len(air.swept) / signals, answered / signals, json.loads(out)["mission"])
+
+
+def test_two_second_signals_are_caught(demo_path: Path, demo_recording: Recording, tmp_path: Path) -> None:
+    """The limit of 95 %, within what sixty signals can tell (2.8 % either way), while the scanner mostly rests."""
+    flown = fly(demo_recording, demo_path, tmp_path, 60, "2s:95%")
+    print(f"\nswept {flown.swept:.3f}, answered {flown.answered:.3f}, {flown.mission}")
+    assert flown.swept >= 0.9
+    assert flown.answered >= flown.swept - 0.05
+    assert flown.mission["rested_s"] > 0.6 * flown.mission["elapsed_s"]
+    assert 1.5 < flown.mission["duty"]["period_s"] < 2.0
+
+
+def test_a_looser_limit_misses(demo_path: Path, demo_recording: Recording, tmp_path: Path) -> None:
+    """Rests twice as long: what the test above would look like if the limit were not kept."""
+    flown = fly(demo_recording, demo_path, tmp_path, 30, "4s:95%")
+    assert 0.2 < flown.swept < 0.8
