@@ -19,6 +19,8 @@ from edge_runtime.power.interval import UNKNOWN, Interval
 from hw_profiles import Mission
 from hw_profiles.schema import Board
 
+PUNCTUAL = 0.98
+"""Of the longest period that keeps a limit so much is used: rests end late by a wake-up, and sweeps differ."""
 _FORM = re.compile(r"([0-9.]+)\s*(ms|s|min):([0-9.]+)%(?::([0-9.]+)%)?")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 
@@ -142,7 +144,7 @@ def choose(
             f"{catch(limit, sweep_s, sweep_s):.0%} at best; sweep fewer points or ask for a longer signal"
         )
     why = []
-    period_s = longest if can_pause else sweep_s
+    period_s = max(sweep_s, PUNCTUAL * longest) if can_pause else sweep_s
     if not can_pause:
         why.append("the scanner cannot pause")
     scanner = mission.scanner

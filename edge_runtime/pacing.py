@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from statistics import median
 
 from edge_runtime.duty import Duty
@@ -69,6 +70,20 @@ class Pacer:
             return 0
         rest_us = captured_us + round(self.duty.period_s * 1e6 - self._sweep_us) - self._slack_us - now_us
         return rest_us if rest_us >= SHORTEST_REST_US else 0
+
+
+def timed(events: Iterable[Scan | Happening], tell: Callable[[int], None]) -> Iterator[Scan | Happening]:
+    """The same events; `tell` is called once with the microseconds from scan to scan, the median of the first."""
+    rest = iter(events)
+    at_us: list[int] = []
+    for event in rest:
+        yield event
+        if isinstance(event, Scan):
+            at_us.append(event.captured_us)
+        if len(at_us) > TIMED_SWEEPS:
+            tell(round(median(b - a for a, b in pairwise(at_us))))
+            break
+    yield from rest
 
 
 class Paced:

@@ -24,7 +24,7 @@ from edge_runtime.governor.engine import LOW_BATTERY, GovernedEngine, Screening
 from edge_runtime.governor.in_the_loop import Governing
 from edge_runtime.journal import JournalWriter
 from edge_runtime.mission_clock import MissionClock
-from edge_runtime.pacing import Paced, Pacer
+from edge_runtime.pacing import Paced, Pacer, timed
 from edge_runtime.planning.work import Rungs, Work, work
 from edge_runtime.power.interval import Interval, exactly
 from edge_runtime.power.modelled import loop_work
@@ -145,7 +145,7 @@ class Saving:
     def pace(self, source: ScanSource, events: Events) -> Events:
         """The source's scans, with rests as the limit allows."""
         if self.limit is None:
-            return events
+            return timed(events, self.governing.expect) if self.governing else events
         if not isinstance(source, Source):
             raise BadInput("--limit: a journal that is replayed cannot pause; leave it out")
         self.pacer = Pacer(self._choose)
@@ -165,7 +165,10 @@ class Saving:
 
     def _choose(self, sweep_s: float) -> duty.Duty:
         assert self.limit is not None
-        return duty.choose(self.mission, self.limit, sweep_hz=1 / sweep_s, tuned=bool(self.named))
+        chosen = duty.choose(self.mission, self.limit, sweep_hz=1 / sweep_s, tuned=bool(self.named))
+        if self.governing:
+            self.governing.expect(round(chosen.period_s * 1e6))
+        return chosen
 
     def _leave(self, source: ScanSource, rest_us: int) -> None:
         """End the loop, so that the board can go off until the alarm wakes it."""

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.forecast import Past
 from edge_runtime.governor.ladder import Calibration, Costs, Ladder
-from edge_runtime.governor.ledger import Ledger, last_entry, resumed_us
+from edge_runtime.governor.ledger import BURST_256, Ledger, last_entry, resumed_us
 from edge_runtime.governor.policy import Governor
 from edge_runtime.reasons import Reason
 from edge_runtime.scanners.codes import Expander
@@ -137,7 +137,7 @@ def governed(
     record: Callable[[bytes], None],
     recorded: Iterable[bytes] = (),
     pasts: Sequence[Past] = (),
-    burst_256: int = 256,
+    burst_256: int = BURST_256,
     speed: float = 1,
 ) -> tuple[GovernedEngine, Ledger]:
     """The engine under a budget, and its account, continued where the journal left it.

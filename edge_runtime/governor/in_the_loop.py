@@ -68,6 +68,7 @@ class Governing:
         self._earlier = recorded(args.journal)
         self._bundle, self._mission, self._clock, self._scan_us = bundle, mission, clock, scan_us
         self._ledger: Ledger | None = None
+        self._under: GovernedEngine | None = None
 
     def lines(self) -> Iterator[str]:
         """What would be kept, for people."""
@@ -93,7 +94,7 @@ class Governing:
             writer.append(Kind.BUDGET, payload)
             writer.sync()
 
-        under, self._ledger = governed(
+        self._under, self._ledger = governed(
             engine,
             self.budget,
             calibration(self._bundle.manifest),
@@ -106,7 +107,12 @@ class Governing:
             speed=self._clock.speed,
         )
         stack.callback(self._ledger.close)
-        return under
+        return self._under
+
+    def expect(self, scan_us: int) -> None:
+        """Scans turn out to be so far apart."""
+        if self._under:
+            self._under.governor.expect(scan_us)
 
     def spent(self) -> dict[str, Any]:
         """The account as it stands, as JSON values."""

@@ -26,6 +26,9 @@ RECORD = struct.Struct("<BxHIQQQQ")
 VERSION = 1
 LEASES = 1024
 """A lease is this share of the budget: what a kill can waste, and how often the journal hears of spending."""
+BURST_256 = 64
+"""What a mission in the field may spend at once, in 1/256 of its budget: the price that paces it needs some hundred
+scans to find its way, and a mission may have no more than that."""
 MAX_LEASE_NJ = 1 << 29
 """About half a joule: what is left of a lease stays a one-digit Python integer."""
 

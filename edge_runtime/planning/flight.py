@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger
+from edge_runtime.governor.ledger import BURST_256
 from edge_runtime.planning.arrivals import Arrival
 
 POLICIES = "governor, always, screen, never, every:N, bucket"
@@ -112,6 +113,7 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
         lambda _payload: None,
         lambda: now_us,
         worst_nj=costs.always_nj,
+        burst_256=BURST_256,
     )
     span_us = max(1, arrivals[-1].captured_us) if arrivals else 1
     governor = Governor(
