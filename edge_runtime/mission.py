@@ -67,19 +67,22 @@ def _add_saving(parser: ArgumentGroup) -> None:
     parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
     parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument(
-        "--limit", metavar="T:P", help="rest between sweeps while a signal of T is caught with P: 2s:95%%"
+        "--limit",
+        metavar="T:P",
+        help="rest between sweeps as long as a signal of length T is caught with chance P: 2s:95%%",
     )
     parser.add_argument(
         "--tune",
         nargs="?",
         const="cpu,leds,hdmi",
         metavar="GROUPS",
-        help="turn the board's switches meanwhile: cpu,leds,hdmi (%(const)s), and radio, if you are not on it",
+        help="turn these switches of the board meanwhile (%(const)s); radio too, if you did not come in by it",
     )
     parser.add_argument(
         "--charge",
         metavar="P",
-        help="watch the battery, step down when low; full to P: 80%%, or auto (journal, gauge, else full)",
+        help="watch the battery and step down when it is low; at the start 80%%, or auto: as the journal left it, "
+        "else as the gauge says, else full",
     )
     parser.add_argument("--own-battery", action="store_true", help="the scanner runs on a battery of its own")
     parser.add_argument(
@@ -88,10 +91,18 @@ def _add_saving(parser: ArgumentGroup) -> None:
         help="between sweeps set the wake-up alarm and run CMD, where the profile says that it pays",
     )
     parser.add_argument(
-        "--sysfs", type=Path, default=Path("/sys"), metavar="DIR", help="switches, gauge, alarm (%(default)s)"
+        "--sysfs",
+        type=Path,
+        default=Path("/sys"),
+        metavar="DIR",
+        help="of switches, gauge and alarm (%(default)s)",
     )
     parser.add_argument(
-        "--speed", type=float, default=1.0, metavar="X", help="count waiting X times: a day in minutes"
+        "--speed",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="for rigs: waiting counts X times, a day takes minutes",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
 

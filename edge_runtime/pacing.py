@@ -91,7 +91,7 @@ class Paced:
 
     scans: the source's, stamped by `clock`. rest: has the scanner hold for so many microseconds of the host's clock.
     leave: called in place of a rest, with its microseconds, where the duty has the board off; ends the source.
-    rested_us: for how long the scanner has been held so far.
+    rests, rested_us: how often and for how long the scanner has been held so far.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Paced:
         self._scans, self._rest, self._clock, self._pacer, self._leave = scans, rest, clock, pacer, leave
         self._known: dict[int, str] = {}
         self._since_us = 0  # the end of the last sweep or rest
-        self.rested_us = 0
+        self.rests = self.rested_us = 0
 
     def __iter__(self) -> Iterator[Scan | Happening]:
         for event in self._scans:
@@ -143,4 +143,5 @@ class Paced:
             return
         clock.rest(rest_us, self._rest)
         self._since_us = us()
+        self.rests += 1
         self.rested_us += self._since_us - begun_us

@@ -25,7 +25,7 @@ from edge_runtime.governor.in_the_loop import Governing
 from edge_runtime.journal import JournalWriter
 from edge_runtime.mission_clock import MissionClock
 from edge_runtime.pacing import Paced, Pacer, timed
-from edge_runtime.planning.work import Rungs, Work, work
+from edge_runtime.planning.work import Ran, Work, work
 from edge_runtime.power.interval import Interval, exactly
 from edge_runtime.power.modelled import loop_work
 from edge_runtime.reasons import Reason
@@ -338,7 +338,8 @@ class Saving:
         rungs = statistics.rungs
         network = rungs[Rung.NETWORK]
         trees = rungs[Rung.TREES] + network
-        ran = Rungs(statistics.scans, rungs[Rung.SCREEN] + trees, trees, network)
+        rests = self.paced.rests if self.paced else 0
+        ran = Ran(statistics.scans, rests, rungs[Rung.SCREEN] + trees, trees, network)
         scanner = self.mission.scanner
         sweeping, held = scanner.power_mw.range, scanner.paused_mw.range
         held = held if held.known else sweeping

@@ -92,6 +92,7 @@ class Source:
         self.url = url
         self.scanner = scanner
         self._recorded = Path(url).is_file()
+        self._can_pause, self._can_sleep = Can.PAUSE in scanner.can, Can.SLEEP in scanner.can
         self.configuration: Configuration | None = None
         self.identity = Identity()
         self.battery_mv = 0
@@ -169,9 +170,9 @@ class Source:
 
         A scanner that has none goes on. What it sent meanwhile is dropped: the next scan is a new one.
         """
-        if microseconds >= SLEEP_FROM_US and Can.SLEEP in self.scanner.can:
+        if self._can_sleep and microseconds >= SLEEP_FROM_US:
             hold, go_on = self.sleep, self.wake
-        elif Can.PAUSE in self.scanner.can:
+        elif self._can_pause:
             hold, go_on = self.pause, self.resume
         else:
             hold = go_on = self._unsettle

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime import console, journal
+from edge_runtime import console, journal, mission
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Trial
 from edge_runtime.journal import Kind, VerdictRecord
@@ -53,6 +53,54 @@ def test_the_goals_of_the_demo_mission(document: dict[str, Any]) -> None:
     assert 0 < document["model_share_at_rate"][1] <= 0.01
     assert document["ways"][0]["signals_caught"] >= 0.95 - 1e-4
     assert document["duty"]["caught"] >= 0.95 - 1e-9
+
+
+def test_each_goal_and_each_lever_has_its_line(document: dict[str, Any]) -> None:
+    """The levers add up to what is saved; the goals say whether they are met; the last line carries it out."""
+    ways = {row["way"]: sum(map(sum, row["parts_mw"].values())) / 2 for row in document["ways"]}
+    saved_mw = ways["always, no model"] - ways["governor"]
+    assert sum(row["saved_mw"] for row in document["levers"]) == pytest.approx(saved_mw)
+    assert sum(row["share"] for row in document["levers"]) == pytest.approx(1)
+    assert max(document["levers"], key=lambda row: row["share"])["lever"] == "board tuning"
+    for row in document["levers"]:
+        low, high = row["interval_mw"]
+        assert low <= row["saved_mw"] <= high
+    assert [row["met"] for row in document["goals"]] == [True] * 4
+    lines = list(plan.lines(document))
+    assert sum(line.startswith("met ") for line in lines) == 4
+    assert "--limit 2s:95%" in document["run_with"]
+    assert document["run_with"] in "\n".join(lines)
+
+
+def test_a_missed_goal_is_said(demo_path: Path) -> None:
+    """A scanner that never pauses, on a battery of its own, with a limit it cannot miss: the rest stands as it is."""
+    document = plan.plan(parse(plan, "--bundle", demo_path, "--profile", "4b", "--no-pause"))
+    assert not document["goals"][0]["met"]
+    assert "missed  life" in "\n".join(plan.lines(document))
+
+
+@pytest.mark.parametrize(
+    "words", [("--budget", "12h"), ("--budget", "12h", "--own-battery"), ("--budget", "2%")]
+)
+def test_plan_and_run_mean_the_same_budget(
+    words: tuple[str, ...], demo_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the joule, a run time to reach included."""
+    options = (
+        "--bundle",
+        demo_path,
+        "--battery",
+        "power-bank-20000",
+        *words,
+        "--limit",
+        "2s:95%",
+        "--hours",
+        24,
+    )
+    planned = plan.plan(parse(plan, *options))["budget"]["joules"]
+    running = ("--port", "-", "--tune", "cpu,leds,hdmi,radio", "--sysfs", "/nowhere", "--dry-run")
+    assert mission.run(parse(mission, *options, *running)) == 0
+    assert f"= {planned:.4g} J" in capsys.readouterr().out
 
 
 def test_without_pauses_all_comes_from_the_board(demo_path: Path) -> None:

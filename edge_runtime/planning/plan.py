@@ -24,11 +24,13 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget
 from edge_runtime.governor.in_the_loop import budget_of
+from edge_runtime.journal import VerdictRecord
 from edge_runtime.planning import arrivals, flight, svg
-from edge_runtime.planning.work import PARTS, Rungs, Work, calibration, work
+from edge_runtime.planning.work import HOST, PARTS, Ran, Work, calibration, work
 from edge_runtime.power.figures import capacity_j
 from edge_runtime.power.interval import Interval, exactly
 from edge_runtime.power.modelled import loop_work
+from edge_runtime.verdict import Rung
 from hw_profiles import Mission
 
 DAY_US = 86_400_000_000
@@ -68,10 +70,17 @@ def add_arguments(parser: console.Parser) -> None:
     parser.add_argument("--scanner", default="rf-explorer", help="the scanner's profile (%(default)s)")
     parser.add_argument("--battery", default="li-ion-18650", help="the battery's profile (%(default)s)")
     parser.add_argument("--own-battery", action="store_true", help="the scanner runs on a battery of its own")
-    parser.add_argument("--budget", default="1%", help="as run takes it (%(default)s)")
+    parser.add_argument(
+        "--budget", default="1%", help="what inference may use: 1%%, 20mAh, 50J, 48h (%(default)s)"
+    )
     parser.add_argument("--hours", type=float, default=24.0, help="the mission's length (%(default)s)")
-    parser.add_argument("--limit", default="2s:95%", metavar="T:P", help="as run takes it (%(default)s)")
-    parser.add_argument("--no-pause", action="store_true", help="the scanner is to sweep always")
+    parser.add_argument(
+        "--limit",
+        default="2s:95%",
+        metavar="T:P",
+        help="rest as long as a signal of length T is caught with chance P (%(default)s)",
+    )
+    parser.add_argument("--no-pause", action="store_true", help="the scanner sweeps without a rest")
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="sweeps a second (%(default)s)")
     parser.add_argument("--log", type=Path, metavar="DIR", help="arrivals of this journal, not by chance")
     parser.add_argument(
@@ -148,18 +157,25 @@ def _fly_a_day(
     day_us = min(DAY_US, budget.duration_us)
     scan_us = int(chosen.period_s * 1e6)
     if args.log:
-        _, logged = arrivals.from_journal(args.log)
+        records, logged = arrivals.from_journal(args.log)
+        asked = _asked(records)
         heard = [logged[n % len(logged)]._replace(captured_us=n * scan_us) for n in range(day_us // scan_us)]
         seen = f"the order of {len(logged)} scans in {args.log}"
     else:
         heard = arrivals.by_chance(day_us // scan_us, scan_us, args.active)
+        asked = ((bundle.manifest.get("network") or {}).get("cascade") or {}).get("asked", 0.0)
         seen = f"by chance: something in {args.active:.0%} of the scans, in bursts, more by day than by night"
     share = Budget(budget.energy_nj * day_us // budget.duration_us, day_us, 0, budget.text)
     flown = flight.fly("governor", heard, share, calibration(bundle.manifest), each.governed_costs)
-    # In the loop the network follows the trees where their margin is small; how often was counted at the build.
-    cascade = (bundle.manifest.get("network") or {}).get("cascade") or {}
-    flown.network = round(flown.trees * cascade.get("asked", 0.0))
+    # In the loop the network follows the trees where their margin is small: as often as in the log, or at the build.
+    flown.network = round(flown.trees * asked)
     return flown, seen
+
+
+def _asked(records: Sequence[VerdictRecord]) -> float:
+    """After how many of a log's answers by the trees the network was asked, as a share."""
+    network = sum(record.rung == Rung.NETWORK for record in records)
+    return network / max(1, network + sum(record.rung == Rung.TREES for record in records))
 
 
 def _ways(
@@ -172,8 +188,8 @@ def _ways(
     always, none = (1.0, 1.0, asked), (0.0, 0.0, 0.0)
     own, hz = args.own_battery, chosen.scan_hz
     rested, unrested = (
-        (chosen.board_mw, chosen.scanner_mw, hz),
-        (before.board_mw, before.scanner_mw, args.rate),
+        (chosen.board_mw, chosen.scanner_mw, hz, hz * (chosen.period_s > chosen.sweep_s)),
+        (before.board_mw, before.scanner_mw, args.rate, 0.0),
     )
     return [
         _way("governor", each, *rested, governed, chosen.caught, own),
@@ -189,11 +205,12 @@ def _way(
     board_mw: Interval,
     scanner_mw: Interval,
     scan_hz: float,
+    rest_hz: float,
     rungs: tuple[float, float, float],
     caught: float,
     own_battery: bool,
 ) -> Way:
-    a_second = Rungs(scan_hz, *(scan_hz * share for share in rungs))
+    a_second = Ran(scan_hz, rest_hz, *(scan_hz * share for share in rungs))
     parts_mw = {part: uj.scaled(1e-3) for part, uj in each.parts_uj(a_second).items()}
     rest_mw = {"board idle": board_mw, "scanner": exactly(0) if own_battery else scanner_mw}
     return Way(name, rest_mw | parts_mw, scan_hz, caught)
@@ -206,7 +223,9 @@ def _levers(chosen: duty.Duty, ways: Sequence[Way]) -> list[dict[str, Any]]:
     more than the same board.
     """
     governed, none = ways[0].powers_mw, ways[3].powers_mw
-    host = sum((none[part] for part in PARTS[2:5]), exactly(0)).scaled(1 - ways[0].scan_hz / ways[3].scan_hz)
+    # Energies a scan are the same on both sides; a rest is one too, of its own.
+    fewer = sum((none[part] for part in HOST), exactly(0)).scaled(1 - ways[0].scan_hz / ways[3].scan_hz)
+    rests = governed["rests"]
     sweeping, paced = none["scanner"], governed["scanner"]
     # Of the paced scanner's power `sweeping` is a part, so the ends of the difference lie at like ends.
     resting = Interval(
@@ -216,7 +235,11 @@ def _levers(chosen: duty.Duty, ways: Sequence[Way]) -> list[dict[str, Any]]:
     rows = {
         "board tuning": _less(none["board idle"], governed["board idle"]),
         "scanner duty": (resting.low, sweeping.middle - paced.middle, resting.high),
-        "fewer scans to read and log": (host.low, host.middle, host.high),
+        "fewer scans to read and log": (
+            fewer.low - rests.high,
+            fewer.middle - rests.middle,
+            fewer.high - rests.low,
+        ),
         "the model": (-taken.high, -taken.middle, -taken.low),
     }
     whole = sum(nominal for _, nominal, _ in rows.values())

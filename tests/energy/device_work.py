@@ -9,14 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import hw_profiles
+from edge_runtime.duty import Duty
 from edge_runtime.journal import JournalWriter
 from edge_runtime.loop import Loop
+from edge_runtime.mission_clock import MissionClock
+from edge_runtime.pacing import Paced, Pacer
 from edge_runtime.port import Port
 from edge_runtime.power.calibration import Calibration
+from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.interval import exactly
 from edge_runtime.power.modelled import LoopWork, ModelledMeter
 from edge_runtime.scan import Axis, Scan
 from edge_runtime.scanners.rf_explorer import RFExplorer
+from edge_runtime.source import Source
 from edge_runtime.verdict import Rung, Verdict
 
 AXIS = Axis(433_000_000, 1000, 256)
@@ -85,3 +90,24 @@ def make_port() -> list[Any]:
 def wait(port: Port, _master: int, _slave: int) -> None:
     """Twenty milliseconds of silence."""
     port.wait(20)
+
+
+def make_scanner() -> list[Any]:
+    """A source on a pseudo-terminal, a pacer that has timed its sweeps, and the terminal's other end."""
+    master, slave = os.openpty()
+    tty.setraw(master)
+    os.set_blocking(master, False)
+    source = Source(os.ttyname(slave), RFExplorer(AXIS), monotonic_us)
+    duty = Duty(0.2, 0.23, 0.95, 0.9, exactly(1), exactly(1), False, ())
+    pacer = Pacer(lambda _: duty)
+    for _ in range(8):
+        pacer.time(200_000)
+    return [source, MissionClock(monotonic_us), pacer, master, slave]
+
+
+def rest(source: Source, clock: MissionClock, pacer: Pacer, master: int, _slave: int) -> None:
+    """Two scans with a rest of thirty milliseconds after each: the scanner is held and goes on."""
+    scans = (Scan(bytes(512), AXIS, clock.us()) for _ in range(2))
+    for _ in Paced(scans, source.rest, clock, pacer):
+        pass
+    os.read(master, 4096)
