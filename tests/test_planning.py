@@ -15,7 +15,8 @@ from edge_runtime import console, journal, mission
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Trial
 from edge_runtime.journal import Kind, VerdictRecord
-from edge_runtime.planning import arrivals, flight, plan, replay, svg
+from edge_runtime.planning import arrivals, flight, plan, replay, report, svg
+from edge_runtime.planning.work import PARTS
 from edge_runtime.verdict import Rung
 
 
@@ -38,7 +39,7 @@ def test_a_day_is_planned_in_five_seconds(document: dict[str, Any]) -> None:
     assert document["governor"]["scans"] == pytest.approx(86_400 / document["duty"]["period_s"], rel=0.02)
     assert [row["way"] for row in document["ways"]][-1] == "always, no model"
     for row in document["ways"]:
-        assert set(row["parts_mw"]) == set(plan.PARTS)
+        assert set(row["parts_mw"]) == set(PARTS)
         low = sum(ends[0] for ends in row["parts_mw"].values())
         assert row["total_mw"][0] == pytest.approx(low)
         assert row["life_h"][0] <= row["life_h"][1]
@@ -66,7 +67,7 @@ def test_each_goal_and_each_lever_has_its_line(document: dict[str, Any]) -> None
         low, high = row["interval_mw"]
         assert low <= row["saved_mw"] <= high
     assert [row["met"] for row in document["goals"]] == [True] * 4
-    lines = list(plan.lines(document))
+    lines = list(report.lines(document))
     assert sum(line.startswith("met ") for line in lines) == 4
     assert "--limit 2s:95%" in document["run_with"]
     assert document["run_with"] in "\n".join(lines)
@@ -76,7 +77,7 @@ def test_a_missed_goal_is_said(demo_path: Path) -> None:
     """A scanner that never pauses, on a battery of its own, with a limit it cannot miss: the rest stands as it is."""
     document = plan.plan(parse(plan, "--bundle", demo_path, "--profile", "4b", "--no-pause"))
     assert not document["goals"][0]["met"]
-    assert "missed  life" in "\n".join(plan.lines(document))
+    assert "missed  life" in "\n".join(report.lines(document))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,8 @@ def test_unknown_powers_stay_unknown(demo_path: Path) -> None:
     document = plan.plan(parse(plan, "--bundle", demo_path, "--scanner", "tinysa"))
     assert document["life_ratio_to_always_without_model"]["as planned"]["nominal"] is None
     assert any("unknown" in why for why in document["duty"]["why"])
-    assert "unknown" in "\n".join(plan.lines(document))
-    assert "scanner unknown" in plan.plot(document)
+    assert "unknown" in "\n".join(report.lines(document))
+    assert "scanner unknown" in report.plot(document)
 
 
 def test_for_people(
@@ -133,7 +134,7 @@ def test_for_people(
     for row in document["ways"]:
         assert row["way"] in text
         assert row["way"] in drawn
-    for part in plan.PARTS:
+    for part in PARTS:
         assert part in text
         assert part in drawn
     assert "nothing here was measured" in text
