@@ -16,6 +16,7 @@ from typing import Self
 
 from edge_runtime.errors import BadInput
 from edge_runtime.power.interval import UNKNOWN, Interval
+from edge_runtime.scan import Axis
 from hw_profiles import Mission
 from hw_profiles.schema import Board
 
@@ -81,6 +82,11 @@ def longest_period_s(limit: Limit, sweep_s: float) -> float | None:
         else:
             high = middle
     return low
+
+
+def coarser(axis: Axis, factor: int) -> Axis:
+    """The same span in steps `factor` times as wide: a sweep of fewer points, and therefore shorter."""
+    return Axis(axis.start_hz, axis.step_hz * factor, -(-(axis.points - 1) // factor) + 1)
 
 
 def break_even_s(board: Board) -> Interval:

@@ -140,7 +140,7 @@ def run(args: Namespace) -> int:
         with stopped_by_signals(source.stop):
             if saving:
                 loop.run(saving.tune(stack))
-                events = saving.pace(source, events)
+                events = saving.pace(source, events, bundle)
             events = _on_the_contracts_axis(events, bundle)
             loop.run(saving.watched(events) if saving else events, args.scans)
         summary = summarise(loop.statistics)

@@ -32,11 +32,14 @@ class Pacer:
 
     duty: what is carried out; None while sweeps are timed, or where the limit cannot be kept.
     choose: the duty for a sweep of so many seconds; raises BadInput where none keeps the limit.
+    quicken: called then; has the scanner sweep fewer points, and says so; None where it cannot, or not any more.
     """
 
-    def __init__(self, choose: Callable[[float], Duty]) -> None:
+    def __init__(
+        self, choose: Callable[[float], Duty], quicken: Callable[[], str | None] = lambda: None
+    ) -> None:
         self.duty: Duty | None = None
-        self._choose = choose
+        self._choose, self._quicken = choose, quicken
         self._took_us: deque[int] = deque(maxlen=TIMED_SWEEPS)
         self._timed = 0
         self._sweep_us = 0.0
@@ -57,7 +60,7 @@ class Pacer:
             self.duty = self._choose(sweep_us / 1e6)
         except BadInput as e:
             self.duty = None
-            return f"{e}; sweeping without a pause"
+            return f"{e}; {self._quicken() or 'sweeping without a pause'}"
         why = "; ".join(("", *self.duty.why))
         return (
             f"a sweep of {self.duty.sweep_s:.3g} s every {self.duty.period_s:.3g} s; "

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hw_profiles
-from edge_runtime.duty import Limit, always, break_even_s, catch, choose, longest_period_s
+from edge_runtime.duty import Limit, always, break_even_s, catch, choose, coarser, longest_period_s
 from edge_runtime.errors import BadInput
 from edge_runtime.power.interval import Interval
+from edge_runtime.resample import Resampler
+from edge_runtime.scan import Axis
 from hw_profiles.schema import Quantity
 
 
@@ -100,3 +102,13 @@ def test_limits_in_words(text: str, limit: Limit) -> None:
 def test_limits_that_cannot_be(text: str) -> None:
     with pytest.raises(BadInput, match="limit"):
         Limit.parse(text)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(2, 5000), st.integers(1, 10**6), st.integers(2, 8))
+def test_a_coarser_axis_covers_the_finer(points: int, step_hz: int, factor: int) -> None:
+    """Every point of the finer has a nearest one, so that what comes of it can be resampled."""
+    axis = Axis(433_000_000, step_hz, points)
+    wide = coarser(axis, factor)
+    assert wide.points <= points // factor + 2
+    Resampler(wide, axis, "nearest")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,14 +22,16 @@ from zlib import crc32
 import pytest
 
 from edge_runtime import journal
+from edge_runtime.bundle import Bundle
 from edge_runtime.journal import Kind
 from edge_runtime.planning import plan
 from edge_runtime.recording import Recording, Row, Split
 from edge_runtime.rig.mishaps import Mishaps
 from edge_runtime.rig.playlist import Playlist
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
-from tests.conftest import loop_command, powers, process
+from tests.conftest import ROOT, loop_command, powers, process
 from tests.test_planning import parse
+from tests.test_run_scanners import declaring
 
 SPEED = float(os.environ.get("EDGE_DUTY_SPEED", "25"))
 SIGNALS = int(os.environ.get("EDGE_DUTY_SIGNALS", "60"))
@@ -140,6 +143,50 @@ def test_a_looser_limit_misses(demo_path: Path, demo_recording: Recording, tmp_p
     """Rests twice as long: what the test above would look like if the limit were not kept."""
     flown = fly(demo_recording, demo_path, tmp_path, 30, "4s:95%")
     assert 0.2 < flown.swept < 0.8
+
+
+class SlowRFExplorer(RFExplorerEmulator):
+    """One that takes 70 ms for 256 points, and as much less for fewer."""
+
+    def _set_points(self, points: int) -> None:
+        super()._set_points(points)
+        self._period = 0.07 * self._axis.points / 256
+
+
+@pytest.mark.parametrize(("mode", "points"), [("peak", 129), ("forbid", 256)])
+def test_fewer_points_where_the_limit_needs_them(
+    mode: str, points: int, demo_bundle: Bundle, demo_recording: Recording, tmp_path: Path
+) -> None:
+    """Sweeps too slow for the limit: half as many points where the contract resamples, else no rest and a word."""
+    bundle = declaring(demo_bundle, mode, tmp_path / "a.edge")
+    emulator = SlowRFExplorer(Playlist(demo_recording, loop=True), 1 / 0.07, Mishaps(""))
+    stopping = threading.Event()
+    emulator._stopped = stopping.is_set
+    playing = threading.Thread(target=emulator.run)
+    playing.start()
+    try:
+        command = loop_command(
+            bundle, str(emulator.port.path), tmp_path, "--limit", "110ms:90%", "--scans", 32, "--json"
+        )
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    finally:
+        stopping.set()
+        playing.join()
+        emulator.port.close()
+    said = [
+        json.loads(f.payload)["detail"]
+        for f in journal.read(tmp_path / "journal")
+        if f.kind == Kind.EVENT and b'"DUTY"' in f.payload
+    ]
+    mission = json.loads(done.stdout)["mission"]
+    assert emulator._axis.points <= points, said  # a machine that is late asks for a quarter
+    if mode == "forbid":
+        assert "sweeping without a pause" in said[0]
+        assert mission["rested_s"] == 0
+    else:
+        assert "asked for 129 points" in said[0]
+        assert mission["rested_s"] > 0
+    assert json.loads(done.stdout)["refused"].keys() <= {"STALE"}
 
 
 def test_plan_and_run_agree(demo_path: Path, flown: tuple[Flown, Path]) -> None:
