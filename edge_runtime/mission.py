@@ -296,6 +296,24 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"latency    p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms, max {latency['max']:.2f} ms"
     if "energy_source" in summary:
         yield from _energy_lines(summary)
+    if "mission" in summary:
+        yield from _mission_lines(summary["mission"])
+
+
+def _mission_lines(mission: dict[str, Any]) -> Iterator[str]:
+    elapsed_s = max(mission["elapsed_s"], 1e-9)
+    yield f"mission    {elapsed_s / 3600:.3g} h, the scanner at rest for {mission['rested_s'] / elapsed_s:.0%} of it"
+    if "duty" in mission:
+        yield "           a sweep of {sweep_s:.3g} s every {period_s:.3g} s".format(**mission["duty"])
+    if "budget" in mission:
+        yield "budget     {spent_j:.4g} of {joules:.4g} J spent ({text})".format(**mission["budget"])
+    if "charge" in mission:
+        yield "charge     {:.1%}, the ladder up to {}".format(
+            mission["charge"]["share"], mission["charge"]["limit"]
+        )
+    for part, (low, high) in mission.get("spent_j", {}).items():
+        upper = "unknown" if high is None else f"{high:.3g}"
+        yield f"           {part:<12} {low:.3g} to {upper} J (modelled)"
 
 
 def _energy_lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -80,8 +80,8 @@ def test_a_day_keeps_its_budget_through_kills(demo_path: Path, tmp_path: Path) -
     assert len({entry.mission for entry in entries}) == 1
     assert all(entry.ceiling_nj <= entry.budget_nj == budget_nj for entry in entries)
     assert all(a.elapsed_us <= b.elapsed_us for a, b in pairwise(entries))
-    assert 20 * H_US < entries[-1].elapsed_us < 24 * H_US
-    assert spent_nj > budget_nj / 2
+    assert 12 * H_US < entries[-1].elapsed_us < 24 * H_US
+    assert spent_nj > budget_nj / 3
     refused = [row for kind, row in journaled(tmp_path) if kind == Kind.VERDICT and row.rung == Rung.NONE]
     assert refused
     starts = [row for kind, row in journaled(tmp_path) if kind == Kind.RUN]
@@ -135,7 +135,10 @@ def test_a_board_that_may_not_be_turned_is_said_once(demo_path: Path, tmp_path: 
             loop_command(demo_path, port, tmp_path, "--sysfs", tree, "--tune", "cpu", "--scans", 5)
         ) as loop,
     ):
-        assert loop.wait(timeout=20) == 0
+        out, _ = loop.communicate(timeout=20)
+        assert loop.returncode == 0
+    assert "the scanner at rest for 0% of it" in out
+    assert "board idle" in out
     failed = [event for event in events(tmp_path, "BOARD") if "failed" in event]
     assert len(failed) == 1
     assert failed[0]["detail"].endswith("(and 2 more)")
