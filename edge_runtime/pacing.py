@@ -81,7 +81,7 @@ def timed(events: Iterable[Scan | Happening], tell: Callable[[int], None]) -> It
     at_us: list[int] = []
     for event in rest:
         yield event
-        if isinstance(event, Scan):
+        if isinstance(event, Scan) and event.captured_us not in at_us[-1:]:  # not of one piece with the last
             at_us.append(event.captured_us)
         if len(at_us) > TIMED_SWEEPS:
             tell(round(median(b - a for a, b in pairwise(at_us))))
@@ -119,7 +119,7 @@ class Paced:
             if event.captured_us < self._since_us:
                 continue  # it waited in a queue through the rest
             yield event
-            if self._since_us:
+            if 0 < self._since_us < event.captured_us:  # not what came in one piece with the last
                 said = self._pacer.time(event.captured_us - self._since_us)
                 if said:
                     yield Happening(Reason.DUTY, said)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edge_runtime import charge, duty
@@ -147,8 +148,8 @@ class Saving:
         """The source's scans, with rests as the limit allows."""
         if self.limit is None:
             return timed(events, self.governing.expect) if self.governing else events
-        if not isinstance(source, Source):
-            raise BadInput("--limit: a journal that is replayed cannot pause; leave it out")
+        if not isinstance(source, Source) or Path(source.url).is_file():
+            raise BadInput("--limit: what was recorded cannot be paused; leave it out")
         self.pacer = Pacer(self._choose, self._quickening(source, bundle))
         leave = partial(self._leave, source) if self.args.power_off else None
         self.paced = Paced(events, source.rest, self.clock, self.pacer, leave)

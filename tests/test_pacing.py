@@ -13,7 +13,7 @@ import hw_profiles
 from edge_runtime.duty import Duty, Limit, choose
 from edge_runtime.errors import BadInput
 from edge_runtime.mission_clock import MissionClock
-from edge_runtime.pacing import TIMED_SWEEPS, Paced, Pacer
+from edge_runtime.pacing import TIMED_SWEEPS, Paced, Pacer, timed
 from edge_runtime.reasons import Reason
 from edge_runtime.rig.load import VirtualClock
 from edge_runtime.rig.rf_explorer import RFExplorerEmulator
@@ -116,6 +116,27 @@ def test_late_sweeps_shorten_the_rests() -> None:
         steady.time(200_000)
         ragged.time(200_000 + 30_000 * (k == 5))
     assert steady.rest_us(0, 0) - ragged.rest_us(0, 0) == 30_000
+
+
+def test_sweeps_that_waited_are_not_timed() -> None:
+    """A scanner that swept before the loop came: eight at once, then one every 200 ms; the eight tell nothing."""
+    host = VirtualClock()
+    host.sleep(1)
+
+    def backlog() -> Iterator[Scan]:
+        for k in range(60):
+            host.sleep(0.2 if k > 15 else 0)
+            yield Scan(b"", AXIS, host.us())
+
+    pacer, expected = choose_for(Limit()), []
+    list(
+        Paced(
+            timed(backlog(), expected.append), lambda us: host.sleep(us / 1e6), MissionClock(host.us), pacer
+        )
+    )
+    assert pacer.duty is not None
+    assert pacer.duty.sweep_s == pytest.approx(0.2)
+    assert min(expected) >= 200_000
 
 
 def test_at_speed_one_the_clock_is_the_hosts() -> None:

@@ -292,3 +292,11 @@ def test_bad_missions(words: tuple[str, ...], hint: str, demo_path: Path, tmp_pa
     assert hint in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "journal").exists()
+
+
+def test_a_recording_cannot_be_paused(demo_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"")
+    command = loop_command(demo_path, tmp_path / "log", tmp_path, "--limit", "2s:95%")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "edge-runtime: --limit: what was recorded cannot be paused; leave it out\n"
