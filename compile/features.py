@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from compile.kernels import sources
 from compile.pipeline import Pipeline
 from compile.targets import target
 from edge_runtime.errors import BadInput
+from edge_runtime.files import write_whole
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording, Split
 
@@ -117,7 +117,7 @@ def features_to_npz(recording: Recording, pipeline: Pipeline, out: Path) -> None
         "captures_sha256": np.array([c["sha256"] for c in recording.captures]),
         "sessions": np.array(sessions),
     }
-    _write(out, npz_bytes(arrays))
+    write_whole(out, npz_bytes(arrays), "features", "-o")
 
 
 def power_of(recording: Recording) -> Int16:
@@ -149,14 +149,3 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, member.getvalue())
     return buffer.getvalue()
-
-
-def _write(out: Path, data: bytes) -> None:
-    """Write whole or not at all."""
-    part = out.with_name(out.name + ".part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, out)
-    except OSError as e:
-        part.unlink(missing_ok=True)
-        raise BadInput(f"features: {out}: {e.strerror}; give a path in a folder that can be written") from e

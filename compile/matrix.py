@@ -55,8 +55,9 @@ class Matrix:
         except OSError as e:
             raise BadInput(f"data {path}: {e.strerror or e}; give the .npz of edge-compile features") from e
         except (KeyError, ValueError, zipfile.BadZipFile) as e:
+            why = "not an .npz" if "pickled" in str(e) else e  # numpy takes what is no archive for a pickle
             raise BadInput(
-                f"data {path}: not such a matrix ({e}); write it with edge-compile features"
+                f"data {path}: not such a matrix ({why}); write it with edge-compile features"
             ) from e
         rows = {len(matrix.features), len(matrix.label), len(matrix.split), len(matrix.power_cdbm)}
         if len(rows) != 1 or matrix.features.shape[1:] != (len(matrix.feature_names),):

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.errors import BadInput
+from edge_runtime.files import write_whole
 from edge_runtime.scan import Axis, Scan
 from edge_runtime.verdict import Verdict
 
@@ -143,14 +144,7 @@ class Bundle:
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all. Raises BadInput where the place cannot be written."""
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        try:
-            part.write_bytes(self.data)
-            part.replace(target)
-        except OSError as e:
-            part.unlink(missing_ok=True)
-            raise BadInput(f"bundle {target}: cannot be written ({e.strerror}); choose another -o") from e
+        write_whole(Path(path), self.data, "bundle", "-o")
 
 
 def _parse(data: bytes) -> tuple[Manifest, dict[str, tuple[int, int]]]:

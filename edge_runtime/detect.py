@@ -56,9 +56,7 @@ def _answers(url: str, scanner: Scanner, clock: Callable[[], int]) -> bool:
         port.write(scanner.start())
         until_us = clock() + ANSWER_US
         while clock() < until_us:
-            if not port.wait(50):
-                continue
-            for event in scanner.feed(port.read(), clock()):
+            for event in scanner.feed(port.receive(50) or b"", clock()):
                 if type(event) is Send:
                     port.write(event.data)
                 elif type(event) in (Identity, Configuration, Scan):

@@ -29,6 +29,12 @@ _WORTH_KEEPING = (int(Reason.NOVEL), int(Reason.AMBIGUOUS))
 
 MAX_KEPT_SCANS = 1000
 """How many UNKNOWN sweeps one run keeps for labelling: half a megabyte of journal."""
+MAX_LATENCY_US = 0xFFFF_FFFF
+"""What a record can hold: 71 minutes, as of a process that was stopped and goes on."""
+
+
+def _none(reason: int) -> Answer:
+    return UNKNOWN, UNKNOWN, reason, _NONE, 0, 0, 0.0
 
 
 class Loop:
@@ -63,6 +69,7 @@ class Loop:
         self._report = report
         self._last_good: Answer | None = None
         self._last_good_us = 0
+        self._now_us = clock_us()  # as the clock was read last: cheaper than to read it again
         self._kept = 0
 
     def run(self, source: Iterable[Scan | Happening], scans: int | None = None) -> None:
@@ -79,13 +86,25 @@ class Loop:
         power_cdbm, axis, captured_us, _ = scan
         statistics, clock_us = self.statistics, self._clock_us
         sequence = statistics.scans
-        answer = self._verdict(power_cdbm, axis, captured_us)
+        if axis is self._known_axis and self._now_us - captured_us <= self._max_age_us:
+            answer = self._infer(power_cdbm)
+        else:
+            answer = self._verdict(power_cdbm, axis, captured_us)
+        now_us = clock_us()
+        latency_us = now_us - captured_us
         label, best, reason, rung, confidence_q16, novelty_q8, margin = answer
         energy_nj, energy_sigma_nj, energy_source, rail_mv = self._charge(rung)
+        if latency_us > self._max_age_us:  # an answer too late is none
+            reason, rung, latency_us = _STALE, _NONE, min(latency_us, MAX_LATENCY_US)
+        if reason == _OK:
+            self._last_good, self._last_good_us = answer, captured_us
+        elif rung == _NONE:
+            answer = self._fall_back(captured_us, reason)
+            label, best, reason, rung, confidence_q16, novelty_q8, margin = answer
         frame = pack_verdict(
             sequence,
             captured_us,
-            clock_us() - captured_us,
+            latency_us,
             crc32(power_cdbm),
             label,
             best,
@@ -99,8 +118,8 @@ class Loop:
             energy_sigma_nj,
             margin,
         )
-        self._put(frame)
-        now_us = clock_us()
+        self._put(frame, now_us)
+        self._now_us = now_us = clock_us()
         statistics.count(label, reason, rung, now_us - captured_us)
         if reason in _WORTH_KEEPING:
             self._keep(sequence, power_cdbm)
@@ -108,24 +127,19 @@ class Loop:
             self._report(frame, now_us)
 
     def _verdict(self, power_cdbm: bytes, axis: Axis, captured_us: int) -> Answer:
+        """The engine's answer where the scan keeps the contract, else none, with the reason."""
         if axis is not self._known_axis and not self._matches(axis):
-            return self._fall_back(captured_us, _AXIS if axis.points == self._axis.points else _POINTS)
-        if self._clock_us() - captured_us > self._max_age_us:
-            return self._fall_back(captured_us, _STALE)
-        answer = self._infer(power_cdbm)
-        _, _, reason, rung, _, _, _ = answer
-        if reason == _OK:
-            self._last_good, self._last_good_us = answer, captured_us
-        elif rung == _NONE:
-            return self._fall_back(captured_us, reason)
-        return answer
+            return _none(_AXIS if axis.points == self._axis.points else _POINTS)
+        if self._now_us - captured_us > self._max_age_us:
+            return _none(_STALE)
+        return self._infer(power_cdbm)
 
     def _fall_back(self, captured_us: int, reason: int) -> Answer:
         """The last good answer while it is no older than the contract allows a scan to be, else none."""
         if self._last_good is not None and captured_us - self._last_good_us <= self._max_age_us:
             label, best, _, _, confidence_q16, novelty_q8, margin = self._last_good
             return label, best, reason, _LAST_GOOD, confidence_q16, novelty_q8, margin
-        return UNKNOWN, UNKNOWN, reason, _NONE, 0, 0, 0.0
+        return _none(reason)
 
     def _keep(self, sequence: int, power_cdbm: bytes) -> None:
         if self._kept < MAX_KEPT_SCANS:

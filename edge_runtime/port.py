@@ -16,6 +16,7 @@ import errno
 import os
 import select
 import termios
+from os import read
 from pathlib import Path
 
 import serial
@@ -61,6 +62,7 @@ class Port:
         for descriptor in (self._descriptor, stop_descriptor):
             if descriptor >= 0:
                 self._poller.register(descriptor, select.POLLIN)
+        self._poll = self._poller.poll
         self._stop_poller = select.poll()
         if stop_descriptor >= 0:
             self._stop_poller.register(stop_descriptor, select.POLLIN)
@@ -107,16 +109,29 @@ class Port:
         self._read_bytes = frame_bytes
         return terminator >= 0
 
-    def wait(self, timeout_ms: int) -> bool:
-        """Sleep until there is something to read, or until the time is up (False), or a stop (False).
+    def receive(self, timeout_ms: int) -> bytes | None:
+        """Sleep until there is something to read, and take it; None where the time is up, or at a stop.
 
-        Raises Gone where the port was unplugged.
+        A port without a descriptor gives b"" after SLICE_SECONDS, and so does a file or pipe at its end. Waiting
+        and reading are one call, for each costs as much as what it does. Raises Gone where the port was unplugged.
         """
         if self._descriptor < 0:
-            return True  # `read` waits
-        ready = self._poller.poll(timeout_ms)
-        if ready == self._readable:
-            return True
+            return self._read_serial()
+        ready = self._poll(timeout_ms)
+        if ready != self._readable and not self._among(ready):
+            return None
+        try:
+            data = read(self._descriptor, self._read_bytes)
+        except BlockingIOError:
+            return b""
+        except OSError as e:
+            raise Gone(_reason(e)) from e
+        if not data and self.endless:
+            raise Gone("end of file")
+        return data
+
+    def _among(self, ready: list[tuple[int, int]]) -> bool:
+        """Whether the port is among what poll found ready."""
         for descriptor, happened in ready:
             if descriptor == self._descriptor:
                 if self.endless and not happened & select.POLLIN:
@@ -124,29 +139,18 @@ class Port:
                 return True
         return False
 
-    def read(self) -> bytes:
-        """What has arrived, without waiting (a port without a descriptor: SLICE_SECONDS at most).
-
-        Raises Gone where the port was unplugged.
-        """
+    def _read_serial(self) -> bytes:
+        assert self._serial is not None
         try:
-            if self._descriptor >= 0:
-                data = os.read(self._descriptor, self._read_bytes)
-                if not data and self.endless:
-                    raise Gone("end of file")
-                return data
-            assert self._serial is not None
             first: bytes = self._serial.read(1)
-            return first + self.read_waiting() if first else b""
-        except BlockingIOError:
-            return b""
         except (OSError, termios.error) as e:
             raise Gone(_reason(e)) from e
+        return first + self.read_waiting() if first else b""
 
     def read_waiting(self) -> bytes:
         """More of what is there already, and never a wait. Raises Gone where the port was unplugged."""
         if self._descriptor >= 0:
-            return self.read()
+            return self.receive(0) or b""
         assert self._serial is not None
         try:
             data: bytes = self._serial.read(min(self._serial.in_waiting, READ_BYTES))

@@ -25,6 +25,9 @@ BEHIND_US = 200
 QUEUE = 8
 """Scans kept when the loop is behind; older ones are dropped and counted."""
 CATCH_UP_READS = 64
+ASK_EVERY = 4
+"""So many reads from one question whether the loop is behind to the next: the clock costs as much as the read, and
+the kernel holds more frames than that."""
 SILENCES = 3
 """So many times a silent scanner is asked again before its port is opened anew."""
 NEVER = -1
@@ -218,15 +221,15 @@ class Source:
 
     def _listen(self) -> Iterator[Scan | Happening]:
         """What comes until the port is gone (raises Gone), a stop, or a file's end."""
-        port, clock, feed = self._port, self._clock, self.scanner.feed
-        began_us = clock()
+        port, clock, receive, feed = self._port, self._clock, self._port.receive, self.scanner.feed
+        began_us, asks = clock(), ASK_EVERY
         scanned = False
         while not self._stopped:
-            if not port.wait(self._timeout_ms):
+            data = receive(self._timeout_ms)
+            if data is None:
                 yield from self._silent()
                 continue
             now_us = clock()
-            data = port.read()
             if not data and not port.endless:
                 yield from self._end_of_file(now_us, scanned)
                 return
@@ -234,8 +237,8 @@ class Source:
             if self._silences and data:
                 self._silences = 0
                 yield Happening(Reason.RECONNECTED, "speaks again")
-            if now_us - began_us < BEHIND_US:
-                events = self._catch_up(events)
+            if began_us and now_us - began_us < BEHIND_US:
+                events, asks = self._catch_up(events), 1
             elif not events:
                 self._begin_frame(now_us)
             for event in events:
@@ -248,7 +251,11 @@ class Source:
                     self._end_frame(now_us)
                 scanned = True
                 yield event
-            began_us = clock()
+            asks -= 1
+            if asks:
+                began_us = 0
+            else:
+                began_us, asks = clock(), ASK_EVERY
 
     def _end_of_file(self, now_us: int, scanned: bool) -> Iterator[Scan | Happening]:
         for event in self.scanner.end(now_us):

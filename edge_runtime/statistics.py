@@ -9,20 +9,23 @@ from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, Rung
 
 _FRACTION_BITS = 5
-_EXACT_BITS = _FRACTION_BITS + 1  # values of so few bits have a bucket each
+_EXACT_BITS = 12
+_EXACT = 1 << _EXACT_BITS
+"""Values below have a bucket each: a loop's latencies in microseconds mostly do, and are counted in one step."""
+_OFFSET = _EXACT - ((_EXACT_BITS - _FRACTION_BITS + 1) << _FRACTION_BITS)
 _OK = int(Reason.OK)
 _REFUSED = (int(Rung.NONE), int(Rung.LAST_GOOD))
 
 
 class Histogram:
-    """Counts of non-negative integers in buckets at most 1/32 wide, relative to their value.
+    """Counts of non-negative integers below 2^64: exact below 4,096, in buckets at most 1/32 wide above.
 
     Quantiles are a bucket's upper edge, so they are never told too low; the maximum is exact.
     """
 
     def __init__(self) -> None:
-        self._buckets = [0] * (64 << _FRACTION_BITS)
-        self.max = 0
+        self._buckets = [0] * ((65 - _FRACTION_BITS << _FRACTION_BITS) + _OFFSET)
+        self._max = 0  # of the values that have no bucket of their own
 
     @property
     def count(self) -> int:
@@ -31,10 +34,17 @@ class Histogram:
 
     def add(self, value: int) -> None:
         """Count one value."""
-        shift = value.bit_length() - _EXACT_BITS
-        self._buckets[value if shift <= 0 else (shift << _FRACTION_BITS) + (value >> shift)] += 1
-        if value > self.max:
-            self.max = value
+        if value < _EXACT:
+            self._buckets[value] += 1
+            return
+        shift = value.bit_length() - _FRACTION_BITS - 1
+        self._buckets[(shift << _FRACTION_BITS) + (value >> shift) + _OFFSET] += 1
+        self._max = max(self._max, value)
+
+    @property
+    def max(self) -> int:
+        """The largest value counted; 0 where there was none."""
+        return self._max or max((value for value in range(_EXACT) if self._buckets[value]), default=0)
 
     def quantile(self, q: float) -> int:
         """The smallest bucket edge that at least a share `q` of the values does not exceed; 0 where empty."""
@@ -48,11 +58,12 @@ class Histogram:
 
 
 def _upper_edge(index: int) -> int:
-    # Inverse of the index in `add`: below 2 * 32 the bucket is the value; above, the index is
-    # (shift << 5) + mantissa with the mantissa in 32 .. 63.
-    shift = (index >> _FRACTION_BITS) - 1
-    if shift <= 0:
+    # Inverse of the index in `add`: above the exact ones it is (shift << 5) + mantissa + _OFFSET, with the
+    # mantissa in 32 .. 63.
+    if index < _EXACT:
         return index
+    index -= _OFFSET
+    shift = (index >> _FRACTION_BITS) - 1
     mantissa = index - (shift << _FRACTION_BITS)
     return ((mantissa + 1) << shift) - 1
 

@@ -41,6 +41,19 @@ def everything(points: int) -> Pipeline:
             rows.append(
                 {"name": f"f{len(rows)}", "kernel": kernel, **dict(zip(spec.params, combo, strict=True))}
             )
+    return _over_all_powers(points, 430, rows)
+
+
+def two_ranks(points: int, permille: int) -> Pipeline:
+    """The floor and one percentile, so few that they are searched for where there are vectors."""
+    rows = [
+        {"name": "top", "kernel": "peak", "reference": "floor"},
+        {"name": "ninth", "kernel": "percentile", "permille": 900, "reference": "floor"},
+    ]
+    return _over_all_powers(points, permille, rows)
+
+
+def _over_all_powers(points: int, permille: int, features: list[dict[str, Any]]) -> Pipeline:
     contract = {
         "points": points,
         "start_hz": 0,
@@ -50,7 +63,7 @@ def everything(points: int) -> Pipeline:
         "power_step_cdbm": 33 + points % 5,
         "max_age_ms": 1,
     }
-    return Pipeline.from_dict({"contract": contract, "floor": {"permille": 430}, "features": rows})
+    return Pipeline.from_dict({"contract": contract, "floor": {"permille": permille}, "features": features})
 
 
 def rows(points: int, count: int) -> Int16:

@@ -1,4 +1,4 @@
-"""Runs an emulator of the rig in a thread, and makes recordings for it to play."""
+"""Runs an emulator of the rig in a thread, makes recordings for it to play, and takes what a source gives."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ import io
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from zlib import crc32
 
 from edge_runtime.recording import Origin, Recording, Row, Split
+from edge_runtime.rig.framed import FramedEmulator
 from edge_runtime.rig.mishaps import Mishaps
 from edge_runtime.rig.playlist import Playlist
-from edge_runtime.scan import Axis
+from edge_runtime.rig.rf_explorer import RFExplorerEmulator
+from edge_runtime.rig.tinysa import TinySAEmulator
+from edge_runtime.scan import Axis, Happening, Scan
+from edge_runtime.source import Source
 
 AXIS = Axis(433_795_000, 980, 256)
+KINDS = {
+    "rf-explorer": (RFExplorerEmulator, AXIS),
+    "tinysa-ultra": (TinySAEmulator, Axis(433_795_000, 1000, 200)),
+    "framed": (FramedEmulator, AXIS),
+}
 
 
 def clock_us() -> int:
@@ -69,3 +79,37 @@ def running(
         stopping.set()
         thread.join()
         emulator.port.close()
+
+
+def crc(scan: Scan) -> str:
+    return f"{crc32(scan.power_cdbm):08x}"
+
+
+def powers(codes: bytes) -> bytes:
+    """What an RF Explorer's codes are as a scan's powers."""
+    return b"".join((-50 * code).to_bytes(2, "little", signed=True) for code in codes)
+
+
+def collect(source: Source, enough: Callable[[list[Scan | Happening]], bool]) -> list[Scan | Happening]:
+    """Items until there are enough; a stop after 60 s makes sure that a test ends."""
+    guard = threading.Timer(60, source.stop)
+    guard.start()
+    items: list[Scan | Happening] = []
+    for item in source:
+        items.append(item)
+        if enough(items):
+            break
+    guard.cancel()
+    return items
+
+
+def reasons(items: list[Scan | Happening]) -> list[int]:
+    return [item.reason for item in items if type(item) is Happening]
+
+
+def count_scans(items: list[Scan | Happening]) -> int:
+    return sum(type(item) is Scan for item in items)
+
+
+def only(items: list[Scan | Happening]) -> list[Scan]:
+    return [item for item in items if type(item) is Scan]

@@ -50,6 +50,7 @@ COMPILE_CASES = [
     (("build", "{model}", "--data", "{text}", "-o", "{out}"), 2, "not such a matrix"),
     (("build", "{model}", "--data", "{tmp}/no.npz", "-o", "{out}"), 2, "no.npz: No such file"),
     (("build", "{model}", "--targets", "host", "-o", "{tmp}/no/where.edge"), 2, "cannot be written"),
+    (("build", "{model}", "--targets", "host", "-o", "{tmp}"), 2, "Is a directory"),
     (("features", "{text}", "--pipeline", "{pipeline}", "-o", "{out}"), 2, "not a .scans file"),
     (("features", "{scans}", "--pipeline", "{strange}", "-o", "{out}"), 2, "'telepathy'"),
     (("features", "{scans}", "--pipeline", "{narrow}", "-o", "{out}"), 2, "axis"),

@@ -69,9 +69,9 @@ def test_another_axis_is_refused(tmp_path: Path, pipeline: Pipeline, axis: Axis)
 
 
 def test_nothing_half_written(tmp_path: Path, pipeline: Pipeline) -> None:
-    with pytest.raises(BadInput, match=r"features: .*nowhere/d\.npz: No such file or directory; give a path"):
+    with pytest.raises(BadInput, match=r"features .*nowhere/d\.npz: cannot be written \(No such file"):
         features_to_npz(recording(AXIS), pipeline, tmp_path / "nowhere" / "d.npz")
     (tmp_path / "d.npz").mkdir()
-    with pytest.raises(BadInput, match="give a path in a folder that can be written"):
+    with pytest.raises(BadInput, match="cannot be written"):
         features_to_npz(recording(AXIS), pipeline, tmp_path / "d.npz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "p.toml"]

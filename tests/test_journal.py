@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_runtime import journal
 from edge_runtime.errors import BadInput, HardwareUnavailable
-from edge_runtime.journal import VERDICT, JournalWriter, Kind, VerdictRecord
+from edge_runtime.journal import SYNC_US, VERDICT, JournalWriter, Kind, VerdictRecord, pack_verdict
 
 RECORDS = st.lists(st.tuples(st.sampled_from(list(Kind)), st.binary(max_size=60)), min_size=1, max_size=6)
 
@@ -133,3 +134,22 @@ def test_bad_places_are_named(tmp_path: Path) -> None:
         JournalWriter(tmp_path / "file" / "j")
     with pytest.raises(BadInput, match=r"no \*\.edgej in it"):
         journal.verify(tmp_path)
+
+
+def test_the_disk_is_made_to_write_when_the_clock_that_was_handed_on_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fdatasync = [], os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(fdatasync(descriptor)))
+    writer = JournalWriter(tmp_path)
+    now_us = time.monotonic_ns() // 1000
+    frame = pack_verdict(*verdict(0))
+    writer.put(frame, now_us + SYNC_US - 1_000_000)
+    writer.append(Kind.EVENT, b"{}")
+    assert not synced
+    writer.put(frame, now_us + SYNC_US + 1_000_000)
+    assert len(synced) == 1
+    writer.put(frame, now_us + SYNC_US - 1_000_000)  # the next is due so long after the last
+    assert len(synced) == 1
+    writer.close()
+    assert len(synced) == 2

@@ -22,7 +22,7 @@ from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.scanners.codes import in_python
 from tests.features_reference import HELD, features
-from tests.pipelines import TRAP, everything, rows, values
+from tests.pipelines import TRAP, everything, rows, two_ranks, values
 
 SIZES = (1, 2, 3, 8, 31, 64, 255, 256, 300)
 
@@ -54,8 +54,17 @@ def sweeps(draw: st.DrawFn, points: int) -> list[int]:
 
 @pytest.mark.parametrize("points", SIZES)
 def test_kernels_equal_their_definitions(points: int) -> None:
-    pipeline = everything(points)
+    equal_their_definitions(everything(points), points)
 
+
+@pytest.mark.parametrize("points", SIZES)
+def test_one_or_two_ranks_are_found_by_search(points: int) -> None:
+    """Histograms find more (in everything); the least, the middle and the largest, and the same rank twice."""
+    for permille in (0, 500, 900, 1000):
+        equal_their_definitions(two_ranks(points, permille), points)
+
+
+def equal_their_definitions(pipeline: Pipeline, points: int) -> None:
     @settings(max_examples=40, deadline=None, derandomize=True, database=None)
     @given(sweeps(points))
     def check(power: list[int]) -> None:
@@ -73,8 +82,9 @@ def test_kernels_equal_their_definitions(points: int) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_are_the_same_on_every_target(name: str) -> None:
     """In an emulator where the scan ends where memory ends: a read beyond it would fault."""
-    for points in (3, 256):
-        pipeline, power = everything(points), rows(points, 8)
+    for pipeline in (everything(3), everything(256), two_ranks(3, 0), two_ranks(256, 500)):
+        points = pipeline.contract.points
+        power = rows(points, 8)
         want = compute(pipeline, power)
         machine = Machine(TARGETS[name], toolchain.build(feature_sources(pipeline), TARGETS[name]))
         for row, features_i32 in zip(power, want, strict=True):
@@ -109,8 +119,9 @@ def test_features_need_nothing_from_the_firmware(name: str) -> None:
 
 def test_no_undefined_behaviour() -> None:
     target = TARGETS["x86_64"]
-    for points in (2, 256):
-        pipeline, power = everything(points), rows(points, 6)
+    for pipeline in (everything(2), everything(256), two_ranks(2, 1000), two_ranks(256, 500)):
+        points = pipeline.contract.points
+        power = rows(points, 6)
         want = compute(pipeline, power)
         machine = Machine(target, toolchain.build(feature_sources(pipeline), target, extra_flags=TRAP))
         for row, features_i32 in zip(power, want, strict=True):

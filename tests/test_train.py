@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from compile import frontends
-from compile.demo import report, train
+from compile.demo import report, train, train_command
 from compile.demo.derive import CLASSES, NOTHING, SHIPPED
 from compile.demo.run import MODEL, PIPELINE
 from compile.pipeline import Pipeline
@@ -129,7 +129,7 @@ def test_the_command_reports_draws_and_judges_other_recordings(
         "matplotlib", reason="--plot needs matplotlib, which no extra of this project installs"
     )
     plot = tmp_path / "confusion.png"
-    assert train.main(["--json", "--held-out", str(SHIPPED), "--plot", str(plot)]) == 0
+    assert train_command.main(["--json", "--held-out", str(SHIPPED), "--plot", str(plot)]) == 0
     assert json.loads(capsys.readouterr().out) == figures
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "\n".join(report.lines(figures)).count("recall") == 2 * (len(CLASSES) + 1)
@@ -148,7 +148,7 @@ def test_the_command_reports_draws_and_judges_other_recordings(
     ],
 )
 def test_bad_input_is_one_line(options: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
-    assert train.main(options) == 2
+    assert train_command.main(options) == 2
     out, error = capfd.readouterr()
     assert out == ""
     assert error.startswith("train_demo: ")

@@ -25,6 +25,7 @@ from compile.demo.remix import Stretches, cut, find_stretches, remix_burst, remi
 from compile.demo.sweeps import AXIS, POINTS, SAMPLE_RATE_HZ, SWEEP_SAMPLES, SWEEP_US, Iq, read_iq, sweep
 from edge_runtime import console
 from edge_runtime.errors import BadInput
+from edge_runtime.files import write_whole
 from edge_runtime.recording import Capture, Origin, Recording, Row, Split
 
 CLASSES = (
@@ -278,17 +279,6 @@ def table_text(sources: Iterable[Source]) -> str:
     return out.getvalue()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `path` or leave what was there. Raises BadInput where it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise BadInput(f"output {path}: {e.strerror}; choose another with -o") from e
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = console.Parser(
         prog="derive_scans",
@@ -328,8 +318,8 @@ def _run(args: argparse.Namespace) -> None:
         s.split = Split.UNKNOWN if s.split is Split.UNKNOWN else Split.TEST
     recording = record(sources, lambda line: print(line, file=sys.stderr))
     data = recording.to_bytes()
-    write_whole(args.out, data)
-    write_whole(args.out.with_suffix(".csv"), table_text(sources).encode())
+    write_whole(args.out, data, "output", "-o")
+    write_whole(args.out.with_suffix(".csv"), table_text(sources).encode(), "output", "-o")
     summary = f"{len(recording.rows)} sweeps of {len(sources)} captures, {len(data)} bytes"
     print(f"{args.out}: {summary}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""`scripts/train_demo`: the demo's trees, trained on remixed sweeps with the features that the device computes.
+"""The demo's trees, trained on remixed sweeps with the features that the device computes.
 
 The shipped text holds what a prediction needs and nothing that tells of single recordings: LightGBM writes the
 exact minimum and maximum of every feature, counts and weights of every leaf, and its parameters with them.
@@ -6,8 +6,6 @@ exact minimum and maximum of every feature, counts and weights of every leaf, an
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 
 from compile.features import compute, power_of
 from compile.pipeline import Pipeline
-from edge_runtime import console
 from edge_runtime.errors import BadInput
 from edge_runtime.recording import Recording, Split
 
@@ -135,65 +132,3 @@ def train(sweeps: Sweeps) -> str:
     rows = sweeps.split == Split.TRAIN
     booster = fit(sweeps.features[rows], sweeps.label[rows], sweeps.feature_names)
     return shipped_text(booster.model_to_string(num_iteration=-1))
-
-
-def write(path: Path, text: str) -> None:
-    """Write whole or not at all. Raises BadInput where it cannot be written."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="ascii")
-        part.replace(path)
-    except OSError as e:
-        raise BadInput(f"model {path}: {e.strerror}; choose another file with --model") from e
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = console.Parser(prog="train_demo", description="Train the demo's model, or say what it is worth.")
-    for name, file in (
-        ("recording", "recordings.scans"),
-        ("pipeline", "pipeline.toml"),
-        ("model", "trees.txt"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, default=HERE / file, metavar="FILE", help="(%(default)s)")
-    parser.add_argument(
-        "--report", action="store_true", help="train nothing: figures of the model that is there"
-    )
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON document")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw its confusion matrices")
-    parser.add_argument(
-        "--held-out", type=Path, metavar="FILE", help="judge it on the test split of another recording"
-    )
-    parser.set_defaults(run=_run)
-    return parser
-
-
-def _run(args: argparse.Namespace) -> None:
-    sweeps = read(args.recording, args.pipeline)
-    if args.report or args.json or args.plot or args.held_out:
-        _report(args, sweeps)
-        return
-    text = train(sweeps)
-    write(args.model, text)
-    print(f"{args.model}: {text.count('Tree=')} trees, {len(text)} bytes", file=sys.stderr)
-
-
-def _report(args: argparse.Namespace, sweeps: Sweeps) -> None:
-    from compile.demo import report  # noqa: PLC0415 (it imports this module)
-
-    try:
-        model = args.model.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as e:
-        raise BadInput(f"model {args.model}: {e}; train it with scripts/train_demo") from e
-    others = read(args.held_out, args.pipeline, sweeps.classes) if args.held_out else None
-    figures = report.figures(sweeps, model, Pipeline.load(args.pipeline), others)
-    if args.plot:
-        report.plot(figures, args.plot)
-    if args.json:
-        console.print_json(figures)
-    else:
-        print("\n".join(report.lines(figures)))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
-    return console.main(_parser(), arguments)

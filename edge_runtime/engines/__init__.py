@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.engines.baseline import BaselineEngine
 from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.errors import BadInput
 from edge_runtime.reasons import Reason
 from edge_runtime.scanners.codes import Expander
 from edge_runtime.verdict import Answer
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
 
 
 class Engine(Protocol):

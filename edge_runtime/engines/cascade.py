@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.engines.network import Network, open_network
 from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, Rung, Verdict
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
 
 
 class CascadeEngine:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the misbehaviour")
     parser.add_argument("--log", type=Path, help="a line for every whole sweep: when it left, which it was")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the port as one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:

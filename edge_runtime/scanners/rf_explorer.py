@@ -128,7 +128,7 @@ class RFExplorer(StreamScanner):
             # A byte is found ten times as fast as a string, and -127.5 dBm hardly ever occurs.
             gone_on = 0xFF not in data or EARLY_END not in data
             if gone_on and head == self._head and end == b"\r\n":
-                return (self._scan(codes, now_us),)
+                return (new_scan((self._expand(codes), self._axis, now_us, now_us - self._wire_us)),)
         return super().feed(data, now_us)
 
     def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
@@ -183,7 +183,7 @@ class RFExplorer(StreamScanner):
         return early + len(EARLY_END) - at
 
     def _scan(self, codes: bytes, now_us: int) -> Scan:
-        return new_scan(self._expand(codes), self._axis, now_us, now_us - self._wire_us)  # type: ignore[arg-type]
+        return new_scan((self._expand(codes), self._axis, now_us, now_us - self._wire_us))
 
     def _line(self, at: int, events: list[Heard]) -> int:
         matched = _LINE.match(self._buffer, at, at + LINE_LIMIT)

@@ -115,7 +115,7 @@ class TinySA(StreamScanner):
         if data and len(data) == self.frame_bytes and not self._buffer and not self._lost:
             lanes = int.from_bytes(data, "little") ^ self._frame_lanes
             if not lanes & self._odd_lanes:
-                return (new_scan(self._powers(lanes), self._frame_axis, now_us, now_us),)
+                return (new_scan((self._powers(lanes), self._frame_axis, now_us, now_us)),)
         return super().feed(data, now_us)
 
     def _piece(self, at: int, now_us: int, events: list[Heard]) -> int:
@@ -180,7 +180,7 @@ class TinySA(StreamScanner):
     def _frame_scan(self, frame: bytes, now_us: int) -> Scan:
         lanes = int.from_bytes(frame, "little") ^ self._frame_lanes
         powers = self._slowly(frame) if lanes & self._odd_lanes else self._powers(lanes)
-        return new_scan(powers, self._frame_axis, now_us, now_us)
+        return new_scan((powers, self._frame_axis, now_us, now_us))
 
     def _powers(self, lanes: int) -> bytes:
         """Hundredths of a dBm: (25 * u16 + 4) / 8 - 100 * zero, rounded half up.

@@ -89,7 +89,7 @@ def make_port() -> list[Any]:
 
 def wait(port: Port, _master: int, _slave: int) -> None:
     """Twenty milliseconds of silence."""
-    port.wait(20)
+    port.receive(20)
 
 
 def make_scanner() -> list[Any]:
