@@ -17,7 +17,7 @@ JOURNAL_INSTRUCTIONS = 4_000.0
 """Of the loop's instructions, what reads a frame and what writes a record (DESIGN.md, figures to beat)."""
 
 
-REST_INSTRUCTIONS = 53_000.0
+REST_INSTRUCTIONS = 48_000.0
 """Of a rest between two sweeps: to hold the scanner, wait, and have it go on (tests/energy, test_rest_...)."""
 REST_WAKEUPS = 1.0
 PARTS = ("board idle", "scanner", "port", "loop", "rests", "journal", "screen", "trees", "network")
