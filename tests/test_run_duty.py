@@ -1,7 +1,7 @@
 """The duty as `run` carries it out: a real pseudo-terminal, signals on the air at random, the board's files.
 
-EDGE_DUTY_SPEED sets how fast the mission goes (25 unless set, 1 for the field's own time), EDGE_DUTY_SIGNALS how many
-signals come (60): a run in the field's own time takes 3.4 s a signal.
+EDGE_DUTY_SPEED sets how fast the mission goes (15 unless set, 1 for the field's own time), EDGE_DUTY_SIGNALS how many
+signals come (45): a run in the field's own time takes 3.4 s a signal.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tests.conftest import ROOT, loop_command, powers, process
 from tests.test_planning import parse
 from tests.test_run_scanners import declaring
 
-SPEED = float(os.environ.get("EDGE_DUTY_SPEED", "25"))
-SIGNALS = int(os.environ.get("EDGE_DUTY_SIGNALS", "60"))
+SPEED = float(os.environ.get("EDGE_DUTY_SPEED", "15"))
+SIGNALS = int(os.environ.get("EDGE_DUTY_SIGNALS", "45"))
 LIMIT = "2s:95%"
 BUDGET = ("--budget", "1%", "--hours", 24)
 SWEEP_S, SIGNAL_S = 0.2, 2.0
@@ -135,13 +135,13 @@ def test_two_second_signals_are_caught(flown: tuple[Flown, Path]) -> None:
     print(f"\nof {SIGNALS} swept {swept:.3f}, answered {answered:.3f}; {mission}")
     assert swept >= 0.95 - 2 * math.sqrt(0.95 * 0.05 / SIGNALS)
     assert answered >= swept - 0.05
-    assert mission["rested_s"] > 0.6 * mission["elapsed_s"]
-    assert 1.5 < mission["duty"]["period_s"] < 2.0
+    assert mission["rested_s"] > 0.5 * mission["elapsed_s"]
+    assert 1.0 < mission["duty"]["period_s"] < 1.9  # a machine that is late rests less
 
 
 def test_a_looser_limit_misses(demo_path: Path, demo_recording: Recording, tmp_path: Path) -> None:
     """Rests twice as long: what the test above would look like if the limit were not kept."""
-    flown = fly(demo_recording, demo_path, tmp_path, 30, "4s:95%")
+    flown = fly(demo_recording, demo_path, tmp_path, 24, "4s:95%")
     assert 0.2 < flown.swept < 0.8
 
 
@@ -192,7 +192,7 @@ def test_fewer_points_where_the_limit_needs_them(
 def test_plan_and_run_agree(demo_path: Path, flown: tuple[Flown, Path]) -> None:
     """What `plan` says a mission takes by part, with the run's own options, is what the run accounts: to a quarter.
 
-    A busy machine, 25 times as fast as the field, is late by as much; EDGE_DUTY_SPEED=3 shows the rest. On the order
+    A busy machine, 15 times as fast as the field, is late by as much; EDGE_DUTY_SPEED=3 shows the rest. On the order
     of scans in the run's own log, at the sweep that it timed. The run turned no switch of the board, the plan turns
     them all: their idle powers are the profile's.
     """
