@@ -72,10 +72,12 @@ class StateOfCharge:
     """Follows one battery.
 
     battery: its profile. fade: what age has left of its capacity, 0 to 1. share: where it starts, None for unknown:
-    then the first voltage says, whatever the load.
+    then the first voltage says, whatever the load. deviation: one standard deviation of that share.
     """
 
-    def __init__(self, battery: Battery, *, fade: float = 1.0, share: float | None = 1.0) -> None:
+    def __init__(
+        self, battery: Battery, *, fade: float = 1.0, share: float | None = 1.0, deviation: float = 0.01
+    ) -> None:
         if not 0 < fade <= 1 or (share is not None and not 0 <= share <= 1):
             raise BadInput(f"battery {battery.name}: fade {fade} and charge {share} must be shares of one")
         if not battery.capacity_mah.range.known:
@@ -83,7 +85,7 @@ class StateOfCharge:
         self._battery = battery
         self.fade = fade
         self._share = 0.5 if share is None else share
-        self._variance = 0.25 if share is None else 1e-4  # at the last correction
+        self._variance = 0.25 if share is None else deviation**2  # at the last correction
         self._drift = 0.0  # one standard deviation of what was counted since: a meter's gain errs one way
         self._low_load_s = math.inf if share is None else 0.0
         self._volts: float | None = None
@@ -107,18 +109,26 @@ class StateOfCharge:
         lost = 1 - capacity_share(self._battery.chemistry, celsius)
         return max(0.0, self._share - lost) * self.capacity_mah
 
-    def update(self, seconds: float, load_ma: float, volts: float | None = None) -> Charge:
-        """`seconds` have passed at `load_ma` out of the battery (negative: into it); `volts` at its terminals now."""
+    def update(
+        self, seconds: float, load_ma: float, volts: float | None = None, charging: bool | None = None
+    ) -> Charge:
+        """`seconds` have passed at `load_ma` out of the battery (negative: into it); `volts` at its terminals now.
+
+        charging: as the charger itself says; None where it has no voice: then current and voltage tell. The voltage
+        under a charger is not believed.
+        """
         if seconds < 0 or not math.isfinite(load_ma):
             raise BadInput(f"battery {self._battery.name}: {seconds} s at {load_ma} mA is no reading")
         drawn = load_ma * seconds / 3600
         self._counted_mah += drawn
         self._share -= drawn / self.capacity_mah
         self._drift += (COUNT_ERROR * abs(drawn) + OFFSET_MA * seconds / 3600) / self.capacity_mah
-        self._watch(load_ma, volts)
+        self._watch(load_ma, volts, charging)
         rest_ma = REST_C_RATE * self.capacity_mah
         self._low_load_s = self._low_load_s + seconds if abs(load_ma) < rest_ma else 0.0
-        if volts is not None and self._low_load_s >= REST_S:
+        if charging:
+            self._low_load_s = 0.0
+        elif volts is not None and self._low_load_s >= REST_S:
             self._correct(volts, load_ma)
         self._share = min(max(self._share, 0.0), 1.0)
         return self.charge
@@ -130,21 +140,21 @@ class StateOfCharge:
                 return rung
         return Rung.NETWORK
 
-    def _watch(self, load_ma: float, volts: float | None) -> None:
-        """Notice charging, by the current or by a voltage that rises at no less load."""
+    def _watch(self, load_ma: float, volts: float | None, charging: bool | None) -> None:
+        """Notice charging: told, or by the current, or by a voltage that rises at no less load."""
         rising = (
             volts is not None
             and self._volts is not None
             and volts > self._volts + RISE_V
             and load_ma > self._load_ma * 0.95 - 1
         )
-        if load_ma < -CHARGING_C_RATE * self.capacity_mah or rising:
+        if charging or load_ma < -CHARGING_C_RATE * self.capacity_mah or (rising and charging is None):
             self.flow = Flow.CHARGING
         elif load_ma > REST_C_RATE * self.capacity_mah or (
             volts and self._volts and volts < self._volts - RISE_V / 10
         ):
             self.flow = Flow.DISCHARGING
-        elif self.flow is not Flow.CHARGING:
+        elif self.flow is not Flow.CHARGING or charging is False:
             self.flow = Flow.RESTING
         if volts is not None:
             self._volts = volts

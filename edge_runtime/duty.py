@@ -9,13 +9,21 @@ break-even time allow. All of it is worked out before the mission, with the prof
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Self
 
-from edge_runtime.errors import BadInput, HardwareUnavailable
+from edge_runtime.errors import BadInput
 from edge_runtime.power.interval import UNKNOWN, Interval
+from edge_runtime.scan import Axis
 from hw_profiles import Mission
 from hw_profiles.schema import Board
+
+PUNCTUAL = 0.98
+"""Of the longest period that keeps a limit so much is used: rests end late by a wake-up, and sweeps differ."""
+_FORM = re.compile(r"([0-9.]+)\s*(ms|s|min):([0-9.]+)%(?::([0-9.]+)%)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,25 @@ class Limit:
 
     def __post_init__(self) -> None:
         if self.signal_s <= 0 or not 0 < self.chance <= 1 or not 0 < self.per_sweep <= 1:
-            raise BadInput(f"detection limit {self}: give seconds above 0, and chances above 0 and up to 1")
+            raise BadInput(f"limit {self}: give a time above 0, and chances above 0 and up to 100 %")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`2s:95%`, or with the chance that a sweep catches what it meets: `2s:95%:98%`."""
+        match = _FORM.fullmatch(text.strip())
+        try:
+            if match is None:
+                raise ValueError
+            signal_s, shares = float(match[1]) * _SECONDS[match[2]], (match[3], match[4] or "100")
+            chance, per_sweep = (float(share) / 100 for share in shares)
+        except ValueError as e:
+            raise BadInput(f"limit {text!r}: not understood; write 2s:95% or 2s:95%:98%") from e
+        return cls(signal_s, chance, per_sweep)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        sweep = "" if self.per_sweep == 1 else f":{self.per_sweep * 100:.6g}%"
+        return f"{self.signal_s:g}s:{self.chance * 100:.6g}%{sweep}"
 
 
 def catch(limit: Limit, sweep_s: float, period_s: float) -> float:
@@ -58,6 +84,11 @@ def longest_period_s(limit: Limit, sweep_s: float) -> float | None:
     return low
 
 
+def coarser(axis: Axis, factor: int) -> Axis:
+    """The same span in steps `factor` times as wide: a sweep of fewer points, and therefore shorter."""
+    return Axis(axis.start_hz, axis.step_hz * factor, -(-(axis.points - 1) // factor) + 1)
+
+
 def break_even_s(board: Board) -> Interval:
     """How long the board must be off to save what its next start costs; unknown where the profile is."""
     idle, off, boot = board.idle_mw.range, board.off_mw.range, board.boot_j.range
@@ -71,12 +102,14 @@ class Duty:
     """What was chosen, and the mean powers that follow.
 
     period_s: from the beginning of one sweep to that of the next. caught: the chance it leaves for the limit's
-    signal. board_off: whether the board is off between sweeps. why: for people, what was not done and why.
+    signal. sweeping: the share of the time in which the scanner sweeps. board_off: whether the board is off
+    between sweeps. why: for people, what was not done and why.
     """
 
     sweep_s: float
     period_s: float
     caught: float
+    sweeping: float
     scanner_mw: Interval
     board_mw: Interval
     board_off: bool
@@ -91,24 +124,33 @@ class Duty:
 def always(mission: Mission) -> Duty:
     """The scanner sweeps without a pause, nothing on the board is switched off."""
     sweep_s = 1 / mission.scan_hz.middle
-    return Duty(sweep_s, sweep_s, 1.0, mission.scanner.power_mw.range, mission.board.idle_mw.range, False, ())
+    return Duty(
+        sweep_s, sweep_s, 1.0, 1.0, mission.scanner.power_mw.range, mission.board.idle_mw.range, False, ()
+    )
 
 
-def choose(mission: Mission, limit: Limit, *, sweep_hz: float | None = None, can_pause: bool = True) -> Duty:
+def choose(
+    mission: Mission,
+    limit: Limit,
+    *,
+    sweep_hz: float | None = None,
+    can_pause: bool = True,
+    tuned: bool = True,
+) -> Duty:
     """The least work that keeps the limit.
 
-    sweep_hz: how fast the scanner sweeps, if known better than from its profile. Raises BadInput where no duty
-    keeps the limit.
+    sweep_hz: how fast the scanner sweeps, if known better than from its profile. tuned: whether the board's own
+    switches are turned. Raises BadInput where no duty keeps the limit.
     """
     sweep_s = 1 / (sweep_hz or mission.scan_hz.middle)
     longest = longest_period_s(limit, sweep_s)
     if longest is None:
         raise BadInput(
-            f"detection limit: a sweep takes {sweep_s:.2f} s, so a signal of {limit.signal_s:g} s is caught with "
+            f"limit {limit}: a sweep takes {sweep_s:.2f} s, so a signal of {limit.signal_s:g} s is caught with "
             f"{catch(limit, sweep_s, sweep_s):.0%} at best; sweep fewer points or ask for a longer signal"
         )
     why = []
-    period_s = longest if can_pause else sweep_s
+    period_s = max(sweep_s, PUNCTUAL * longest) if can_pause else sweep_s
     if not can_pause:
         why.append("the scanner cannot pause")
     scanner = mission.scanner
@@ -121,21 +163,36 @@ def choose(mission: Mission, limit: Limit, *, sweep_hz: float | None = None, can
     if not scanner.paused_mw.range.known:
         why.append("what the scanner draws when paused is unknown: counted as if it swept")
     board = mission.board
-    tuned = board.idle_tuned_mw.range
-    if not tuned.known:
+    board_mw = board.idle_tuned_mw.range if tuned else board.idle_mw.range
+    if not board_mw.known:
         why.append("what tuning saves on this board is unknown: counted as nothing")
-        tuned = board.idle_mw.range
+        board_mw = board.idle_mw.range
     off_mw, off_why = _off(board, period_s - sweep_s)
     why.append(off_why)
     return Duty(
         sweep_s,
         period_s,
         catch(limit, sweep_s, period_s),
+        share,
         scanner.power_mw.range.scaled(share) + paused_mw.scaled(1 - share),
-        off_mw or tuned,
+        off_mw or board_mw,
         off_mw is not None,
         tuple(why),
     )
+
+
+def planned(mission: Mission, limit: Limit | None, board_mw: Interval) -> Duty:
+    """The duty before a sweep was timed: at the profile's rate, where that keeps the limit. board_mw: as tuned."""
+    chosen = always(mission)
+    if limit is not None:
+        with suppress(BadInput):  # the scanner's own rate may keep it
+            chosen = choose(mission, limit)
+    return replace(chosen, board_mw=board_mw if board_mw.known else mission.board.idle_mw.range)
+
+
+def rest_mw(chosen: Duty, own_battery: bool) -> float:
+    """What the device takes without inference, at most. own_battery: the scanner's."""
+    return chosen.board_mw.high + (0.0 if own_battery else chosen.scanner_mw.high)
 
 
 def _off(board: Board, pause_s: float) -> tuple[Interval | None, str]:
@@ -150,93 +207,3 @@ def _off(board: Board, pause_s: float) -> tuple[Interval | None, str]:
         )
     mean_mw = board.off_mw.range + board.boot_j.range.scaled(1e3 / pause_s)
     return mean_mw, f"the board is off between sweeps: a start pays after {needed} s"
-
-
-class Pacer:
-    """When the next sweep is due: every period, and without a pause while something is going on.
-
-    pause_us(now, busy): how long to hold the scanner from now, 0 for not at all. `busy` says that the sweep just
-    taken held something: then the scanner goes on without a pause for `dwell_us`.
-    """
-
-    def __init__(self, period_us: int, resume_us: int = 0, dwell_us: int = 2_000_000) -> None:
-        self._period_us = period_us
-        self._resume_us = resume_us
-        self._dwell_us = dwell_us
-        self._due_us = 0
-        self._busy_until_us = -1
-
-    def pause_us(self, began_us: int, now_us: int, busy: bool) -> int:
-        """`began_us`: when the sweep just taken began."""
-        if busy:
-            self._busy_until_us = now_us + self._dwell_us
-        if now_us < self._busy_until_us:
-            return 0
-        self._due_us = began_us + self._period_us - self._resume_us
-        return max(0, self._due_us - now_us)
-
-
-class BoardControl:
-    """The board's own switches in sysfs, turned while a mission runs and turned back after it.
-
-    root: where /sys is. Whatever may not be switched stays as it is, with the reason in `notes`.
-    """
-
-    def __init__(self, root: Path = Path("/sys")) -> None:
-        self._cpus = root / "devices/system/cpu"
-        self._rtc = root / "class/rtc"
-        self._before: list[tuple[Path, str]] = []
-        self.notes: list[str] = []
-
-    def tune(self, cores: int = 1) -> None:
-        """The slowest governor on all cores, and all cores but `cores` off-line."""
-        for governor in sorted(self._cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")):
-            offered = self._read(governor.with_name("scaling_available_governors")).split()
-            if "powersave" in offered:
-                self._set(governor, "powersave")
-            else:
-                self.notes.append(f"{governor}: offers {' '.join(offered) or 'nothing'}, not powersave")
-        numbered = sorted(self._cpus.glob("cpu[0-9]*/online"), key=lambda p: int(p.parent.name[3:]))
-        for online in numbered[max(0, cores - (0 if (self._cpus / "cpu0/online").exists() else 1)) :]:
-            self._set(online, "0")
-
-    def restore(self) -> None:
-        """Everything as it was found, the last switch first."""
-        while self._before:
-            path, value = self._before.pop()
-            try:
-                path.write_text(value)
-            except OSError as e:
-                self.notes.append(f"{path}: not restored to {value} ({e.strerror})")
-
-    def wake_after(self, seconds: int) -> None:
-        """Set the wake-up alarm. Raises HardwareUnavailable where the board has none, or does not let us."""
-        alarms = sorted(self._rtc.glob("rtc*/wakealarm"))
-        if not alarms:
-            raise HardwareUnavailable(
-                f"wake-up alarm: no clock with one under {self._rtc}; leave the board on"
-            )
-        try:
-            alarms[0].write_text("0")  # an alarm that is set already refuses another
-            alarms[0].write_text(f"+{seconds}")
-        except OSError as e:
-            raise HardwareUnavailable(
-                f"wake-up alarm {alarms[0]}: {e.strerror}; run as root, or leave the board on"
-            ) from e
-
-    def _set(self, path: Path, value: str) -> None:
-        before = self._read(path)
-        if before == value:
-            return
-        try:
-            path.write_text(value)
-        except OSError as e:
-            self.notes.append(f"{path}: stays {before} ({e.strerror})")
-            return
-        self._before.append((path, before))
-
-    def _read(self, path: Path) -> str:
-        try:
-            return path.read_text().strip()
-        except OSError:
-            return ""

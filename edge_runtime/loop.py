@@ -157,6 +157,5 @@ class Loop:
         """Count and journal whatever is no scan."""
         reason = Reason(happening.reason)
         self.statistics.happened[reason] += 1
-        self._journal.append_json(
-            Kind.EVENT, {"reason": reason.name, "at_us": self._clock_us(), "detail": happening.detail}
-        )
+        row = {"reason": reason.name, "at_us": self._clock_us(), "detail": happening.detail}
+        self._journal.append_json(Kind.EVENT, row | dict(happening.facts or ()))

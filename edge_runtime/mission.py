@@ -7,27 +7,33 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from argparse import _ArgumentGroup as ArgumentGroup
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic_ns
 from types import FrameType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import Engine, open_engine
+from edge_runtime.engines import open_engine
+from edge_runtime.errors import BadInput
 from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
+from edge_runtime.mission_clock import MissionClock
 from edge_runtime.power.bench_arguments import add_bench_arguments
 from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Happening, Scan
-from edge_runtime.source import ScanSource, open_source
+from edge_runtime.source import open_source
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import Rung
+
+if TYPE_CHECKING:
+    from edge_runtime.saving import Saving
 
 
 def monotonic_us() -> int:
@@ -45,32 +51,83 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
-    parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
-    parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
-    parser.add_argument("--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)")
-    add_bench_arguments(parser, profile=False)
     parser.add_argument("--verdicts", type=Path, help="also write each verdict as a JSON line to this file")
     parser.add_argument("--quiet", action="store_true", help="print no verdicts, only the summary")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
+    _add_saving(parser.add_argument_group("what may be spent, and how it is saved"))
+    metering: Any = parser.add_argument_group("meter")
+    metering.add_argument(
+        "--meter", default="modelled", help="as edge-runtime meters lists them (%(default)s)"
+    )
+    add_bench_arguments(metering, profile=False)
+
+
+def _add_saving(parser: ArgumentGroup) -> None:
+    parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
+    parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
+    parser.add_argument(
+        "--limit",
+        metavar="T:P",
+        help="rest between sweeps as long as a signal of length T is caught with chance P: 2s:95%%",
+    )
+    parser.add_argument(
+        "--tune",
+        nargs="?",
+        const="cpu,leds,hdmi",
+        metavar="GROUPS",
+        help="turn these switches of the board meanwhile (%(const)s); radio too, if you did not come in by it",
+    )
+    parser.add_argument(
+        "--charge",
+        metavar="P",
+        help="watch the battery and step down when it is low; at the start 80%%, or auto: as the journal left it, "
+        "else as the gauge says, else full",
+    )
+    parser.add_argument("--own-battery", action="store_true", help="the scanner runs on a battery of its own")
+    parser.add_argument(
+        "--power-off",
+        metavar="CMD",
+        help="between sweeps set the wake-up alarm and run CMD, where the profile says that it pays",
+    )
+    parser.add_argument(
+        "--sysfs",
+        type=Path,
+        default=Path("/sys"),
+        metavar="DIR",
+        help="of switches, gauge and alarm (%(default)s)",
+    )
+    parser.add_argument(
+        "--speed",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="for rigs: waiting counts X times, a day takes minutes",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
 
 def run(args: Namespace) -> int:
     """Open bundle, profiles, journal and port; run the loop; print the summary."""
+    if args.speed != 1 and args.meter != "modelled":
+        raise BadInput(f"--speed {args.speed:g}: a meter's joules are of real time; leave out one of the two")
     bundle = Bundle.open(args.bundle)
-    axis = bundle.axis
+    clock = MissionClock(monotonic_us, args.speed)
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
+    saving = _saving(args, bundle, mission, clock)
+    if saving and args.dry_run:
+        print("\n".join(saving.lines()))
+        return 0
     engine, lacks = open_engine(bundle)
     if lacks:
         print(f"edge-runtime: answering by a lower rung: {lacks}", file=sys.stderr)
-    govern = _governor(args, bundle, mission) if args.budget else None
     modelled = ModelledMeter(
-        mission.board, _instructions(bundle, mission.board.target), loop_work(), monotonic_us
+        mission.board, _instructions(bundle, mission.board.target), loop_work(), clock.us
     )
     with ExitStack() as stack:
         meter = _meter(args, modelled, stack)
         source = stack.enter_context(
-            open_source(args.port, args.scanner, axis, monotonic_us, expander=engine.expander)
+            open_source(args.port, args.scanner, bundle.axis, monotonic_us, expander=engine.expander)
         )
         reporter = stack.enter_context(Reporter.open(bundle, args))
         journal = JournalWriter(args.journal)
@@ -78,12 +135,17 @@ def run(args: Namespace) -> int:
         if meter is not modelled:
             meter.watch(journal)
             source.on_received(meter.heard)
-        journal.append_json(Kind.RUN, _preamble(bundle, args))
-        if govern:
-            engine = govern(engine, journal, stack)
-        loop = Loop(bundle, engine, meter, journal, monotonic_us, reporter)
+        journal.append_json(Kind.RUN, _preamble(bundle, args, clock))
+        if saving:
+            engine = saving.engine(engine, bundle, meter, journal, stack)
+        loop = Loop(bundle, engine, meter, journal, clock.us, reporter)
+        events = clock.stamped(source)
         with stopped_by_signals(source.stop):
-            loop.run(_on_the_contracts_axis(source, bundle), args.scans)
+            if saving:
+                loop.run(saving.tune(stack))
+                events = saving.pace(source, events, bundle)
+            events = _on_the_contracts_axis(events, bundle)
+            loop.run(saving.watched(events) if saving else events, args.scans)
         summary = summarise(loop.statistics)
         if meter is not modelled:
             summary["meter"] = meter.finish()
@@ -91,39 +153,39 @@ def run(args: Namespace) -> int:
             each_uj = meter.scans_uj.scaled(1 / meter.scans)
             summary |= headline(each_uj, meter.source, mission).to_json()
             summary["energy_j_interval"] = meter.scans_uj.scaled(1e-6).to_json()
+        if saving:
+            summary["mission"] = saving.account(bundle, loop.statistics)
         journal.append_json(Kind.END, summary)
     if args.json:
         console.print_json(summary)
     else:
         print("\n".join(summary_lines(summary)))
+    if saving:
+        saving.power_off()
     return 0
 
 
-def _on_the_contracts_axis(source: ScanSource, bundle: Bundle) -> Iterable[Scan | Happening]:
-    """The source itself, or with its scans resampled where the contract declares how."""
+def _on_the_contracts_axis(events: Iterable[Scan | Happening], bundle: Bundle) -> Iterable[Scan | Happening]:
+    """The same events, or with their scans resampled where the contract declares how."""
     contract = bundle.manifest["contract"]
     mode = contract.get("resample", "forbid")  # absent from bundles built before there was a choice
     if mode == "forbid":
-        return source
+        return events
     from edge_runtime.resample import resampled  # noqa: PLC0415 (only who declares it pays for it)
 
-    return resampled(source, bundle.axis, mode, contract["axis_tolerance_hz"])
+    return resampled(events, bundle.axis, mode, contract["axis_tolerance_hz"])
 
 
-def _governor(
-    args: Namespace, bundle: Bundle, mission: hw_profiles.Mission
-) -> Callable[[Engine, JournalWriter, ExitStack], Engine]:
-    """Read the budget and the journal's account of it; what puts an engine under it, once the journal is open."""
-    from edge_runtime.governor import in_the_loop  # noqa: PLC0415 (only who has a budget pays for it)
+def _saving(
+    args: Namespace, bundle: Bundle, mission: hw_profiles.Mission, clock: MissionClock
+) -> Saving | None:
+    """What saves energy beside the engine; None where nothing is asked for and no killed run left a note."""
+    asked = (args.budget, args.limit, args.tune, args.charge, args.power_off, args.dry_run, args.speed != 1)
+    if not any(asked) and not (args.journal / "board.json").exists():
+        return None
+    from edge_runtime.saving import Saving  # noqa: PLC0415 (only who saves pays for it)
 
-    budget, earlier = in_the_loop.budget_of(args, mission), in_the_loop.recorded(args.journal)
-
-    def govern(engine: Engine, journal: JournalWriter, stack: ExitStack) -> Engine:
-        return in_the_loop.under_budget(
-            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack
-        )
-
-    return govern
+    return Saving.of(args, bundle, mission, clock)
 
 
 def _meter(args: Namespace, modelled: ModelledMeter, stack: ExitStack) -> Any:
@@ -145,15 +207,16 @@ def _instructions(bundle: Bundle, target: str) -> dict[int, float]:
     return counted
 
 
-def _preamble(bundle: Bundle, args: Namespace) -> dict[str, Any]:
+def _preamble(bundle: Bundle, args: Namespace, clock: MissionClock) -> dict[str, Any]:
     return {
         "bundle": bundle.sha256,
         "classes": list(bundle.classes),
         "scanner": args.scanner,
         "profile": args.profile,
         "port": args.port,
-        "monotonic_us": monotonic_us(),
+        "monotonic_us": clock.us(),
         "unix_us": time.time_ns() // 1000,
+        "speed": clock.speed,
     }
 
 
@@ -241,6 +304,24 @@ def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         from edge_runtime.power.field import lines  # noqa: PLC0415 (only who measures pays for it)
 
         yield from lines(summary["meter"])
+    if "mission" in summary:
+        yield from _mission_lines(summary["mission"])
+
+
+def _mission_lines(mission: dict[str, Any]) -> Iterator[str]:
+    elapsed_s = max(mission["elapsed_s"], 1e-9)
+    yield f"mission    {elapsed_s / 3600:.3g} h, the scanner at rest for {mission['rested_s'] / elapsed_s:.0%} of it"
+    if "duty" in mission:
+        yield "           a sweep of {sweep_s:.3g} s every {period_s:.3g} s".format(**mission["duty"])
+    if "budget" in mission:
+        yield "budget     {spent_j:.4g} of {joules:.4g} J spent ({text})".format(**mission["budget"])
+    if "charge" in mission:
+        yield "charge     {:.1%}, the ladder up to {}".format(
+            mission["charge"]["share"], mission["charge"]["limit"]
+        )
+    for part, (low, high) in mission.get("spent_j", {}).items():
+        upper = "unknown" if high is None else f"{high:.3g}"
+        yield f"           {part:<12} {low:.3g} to {upper} J (modelled)"
 
 
 def _energy_lines(summary: dict[str, Any]) -> Iterator[str]:

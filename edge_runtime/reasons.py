@@ -34,6 +34,7 @@ class Reason(IntEnum):
     NO_ARTIFACT = 32, "the bundle has no artifact that runs on this machine"
     ENGINE_FAILED = 33, "the model's code failed"
     OVER_BUDGET = 34, "the energy budget did not allow the model"
+    LOW_BATTERY = 35, "the battery is too low for the model"
     # What came over the wire was no frame (counted by the decoder).
     GARBAGE = 48, "bytes that belong to no frame"
     TRUNCATED = 49, "a frame that was cut short"
@@ -53,6 +54,10 @@ class Reason(IntEnum):
     CONFIGURED = 81, "the scanner said what it sweeps"
     BATTERY = 82, "the scanner said its battery's voltage"
     RESAMPLED = 83, "scans are brought to the bundle's axis"
+    # What the runtime did to save energy.
+    DUTY = 96, "the scanner's duty was set"
+    BOARD = 97, "the board's switches were turned"
+    CHARGE = 98, "the battery's state of charge"
 
 
 def c_enum() -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,9 @@ new_scan: Callable[[tuple[bytes, Axis | None, int, int]], Scan] = partial(tuple.
 class Happening(NamedTuple):
     """Something other than a scan that came of a port: damage, silence, an unplugged cable.
 
-    reason: a reasons.Reason. detail: for people and the journal, one line.
+    reason: a reasons.Reason. detail: for people and the journal, one line. facts: the same for programs, JSON values.
     """
 
     reason: int
     detail: str
+    facts: Mapping[str, Any] | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, Self
 
 from edge_runtime.errors import BadInput, HardwareUnavailable
@@ -12,7 +14,7 @@ from edge_runtime.port import LINE_LIMIT, Gone, Port
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
 from edge_runtime.scanners import make
-from edge_runtime.scanners.base import Battery, Configuration, Damage, Heard, Identity, Scanner, Send
+from edge_runtime.scanners.base import Battery, Can, Configuration, Damage, Heard, Identity, Scanner, Send
 from edge_runtime.scanners.codes import Expander, in_python
 from edge_runtime.usb import UsbPorts
 
@@ -29,6 +31,8 @@ the kernel holds more frames than that."""
 SILENCES = 3
 """So many times a silent scanner is asked again before its port is opened anew."""
 NEVER = -1
+SLEEP_FROM_US = 10_000_000
+"""A rest at least so long is worth putting the scanner to sleep, where it can."""
 COUNTED_IN_SCANS = (Reason.SKIPPED, Reason.OVERRUN)
 
 
@@ -93,6 +97,8 @@ class Source:
     ) -> None:
         self.url = url
         self.scanner = scanner
+        self._recorded = Path(url).is_file()
+        self._can_pause, self._can_sleep = Can.PAUSE in scanner.can, Can.SLEEP in scanner.can
         self.configuration: Configuration | None = None
         self.identity = Identity()
         self.battery_mv = 0
@@ -174,6 +180,37 @@ class Source:
     def wake(self) -> None:
         """Have the scanner sweep again after `sleep`."""
         self._speak(self.scanner.wake())
+
+    def rest(self, microseconds: int) -> None:
+        """Have the scanner hold for so long, by whatever command it has; a stop ends the rest.
+
+        A scanner that has none goes on. What it sent meanwhile is dropped: the next scan is a new one.
+        """
+        if self._can_sleep and microseconds >= SLEEP_FROM_US:
+            hold, go_on = self.sleep, self.wake
+        elif self._can_pause:
+            hold, go_on = self.pause, self.resume
+        else:
+            hold = go_on = self._unsettle
+        hold()
+        self._port.nap(microseconds // 1000)
+        self._drop_waiting()
+        go_on()
+
+    def _drop_waiting(self) -> None:
+        """Take what waits, and heed it but for its scans."""
+        if self._recorded:
+            return
+        try:
+            for _ in range(CATCH_UP_READS):
+                data = self._port.read_waiting()
+                if not data:
+                    return
+                for event in self.scanner.feed(data, self._clock()):
+                    if type(event) is not Scan:
+                        deque(self._heed(event), 0)
+        except Gone:
+            pass  # the iteration meets the same and tells
 
     def _hush(self, command: bytes) -> None:
         self.send(command)

@@ -1,19 +1,26 @@
-"""State of charge against the kinetic battery model: through offsets, gains, age, cold, and a charger."""
+"""State of charge against the kinetic battery model and PyBaMM: through offsets, gains, age, cold, and a charger."""
 
 from __future__ import annotations
 
+import csv
 import math
 import random
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 import hw_profiles
 from edge_runtime.battery import Flow, StateOfCharge, capacity_share
 from edge_runtime.errors import BadInput
+from edge_runtime.power.interval import Interval
 from edge_runtime.verdict import Rung
-from hw_profiles.schema import Battery
+from hw_profiles.schema import Battery, Quantity
 from tests.kibam import Kibam
+
+PYBAMM = Path(__file__).parent / "data/pybamm_chen2020.csv"
+"""Minute, load in mA, volts, share of the charge left: an LG M50 by PyBaMM (tests/bench/pybamm_reference.py)."""
 
 
 def profile(name: str) -> Battery:
@@ -64,6 +71,41 @@ def test_within_three_percent_of_the_kinetic_model(name: str, gain: float, offse
     for seed in range(3):
         worst, _ = discharge(battery, gain=gain, offset_ma=offset_ma, rests=True, seed=seed)
         assert worst <= 0.03, (name, seed, worst)
+
+
+@pytest.mark.parametrize(("gain", "offset_ma"), [(1.0, 0.0), (1.01, 1.0), (0.99, -1.0), (1.05, 3.0)])
+def test_within_three_percent_of_pybamm(gain: float, offset_ma: float) -> None:
+    """An electrochemical model's whole discharge: its voltages against the profile's table, which knows no LG M50."""
+    worst, last = pybamm_errors(gain, offset_ma, with_volts=True)
+    assert worst <= 0.03
+    assert last <= 0.01
+
+
+def test_pybamm_tells_a_bad_meter() -> None:
+    """A meter that misses a tenth is a tenth off at the end; the voltages bring it back to 2 %."""
+    _, adrift = pybamm_errors(0.9, 0.0, with_volts=False)
+    _, held = pybamm_errors(0.9, 0.0, with_volts=True)
+    assert adrift == pytest.approx(0.1, abs=0.005)
+    assert held < 0.02
+
+
+def pybamm_errors(gain: float, offset_ma: float, *, with_volts: bool) -> tuple[float, float]:
+    """The worst and the last error of the estimate over PyBaMM's discharge, in shares."""
+    with PYBAMM.open() as file:
+        rows = [tuple(map(float, row)) for row in list(csv.reader(file))[2:]]
+    held_mah = [
+        a[1] * (b[0] - a[0]) / 60 / (a[3] - b[3]) for a, b in pairwise(rows) if a[1] == b[1] and a[1] > 100
+    ]
+    capacity_mah = sorted(held_mah)[len(held_mah) // 2]
+    capacity = Quantity(Interval(0.8 * capacity_mah, capacity_mah), "derived", "the discharge itself")
+    estimate = StateOfCharge(replace(profile("li-ion-18650"), capacity_mah=capacity))
+    worst = 0.0
+    for (minute, _, _, before), (later, _, volts, share) in pairwise(rows):
+        load_ma = (before - share) * capacity_mah * 60 / (later - minute)
+        seconds = 60 * (later - minute)
+        charge = estimate.update(seconds, gain * load_ma + offset_ma, volts if with_volts else None)
+        worst = max(worst, abs(charge.share - share))
+    return worst, abs(charge.share - share)
 
 
 def test_rests_are_what_corrects() -> None:

@@ -1,28 +1,20 @@
-"""Duty: the detection limit kept, by simulation; the board's switches on a tree of files."""
+"""Duty: the detection limit kept, by simulation; what a mission's profiles make of it."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hw_profiles
-from edge_runtime.duty import (
-    BoardControl,
-    Limit,
-    Pacer,
-    always,
-    break_even_s,
-    catch,
-    choose,
-    longest_period_s,
-)
-from edge_runtime.errors import BadInput, HardwareUnavailable
+from edge_runtime.duty import Limit, always, break_even_s, catch, choose, coarser, longest_period_s
+from edge_runtime.errors import BadInput
 from edge_runtime.power.interval import Interval
+from edge_runtime.resample import Resampler
+from edge_runtime.scan import Axis
 from hw_profiles.schema import Quantity
 
 
@@ -95,68 +87,30 @@ def test_a_board_with_an_alarm_is_off_where_that_pays() -> None:
     assert asleep.board_mw.high < 100
 
 
-def test_pacer() -> None:
-    """Sweeps begin a period apart; while something is going on there is no pause."""
-    pacer = Pacer(1_800_000, resume_us=50_000, dwell_us=2_000_000)
-    assert pacer.pause_us(1_000_000, 1_200_000, busy=False) == 1_550_000
-    assert pacer.pause_us(3_000_000, 3_200_000, busy=True) == 0
-    assert pacer.pause_us(3_200_000, 3_400_000, busy=False) == 0
-    assert pacer.pause_us(5_100_000, 5_300_000, busy=False) == 1_550_000
-    assert pacer.pause_us(6_000_000, 9_000_000, busy=False) == 0
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("2s:95%", Limit()),
+        ("500ms:90%", Limit(0.5, 0.9)),
+        ("1.5 min:99.5%:80%", Limit(90, 0.995, 0.8)),
+    ],
+)
+def test_limits_in_words(text: str, limit: Limit) -> None:
+    assert Limit.parse(text) == limit
+    assert Limit.parse(str(limit)) == limit
 
 
-@pytest.fixture
-def sysfs(tmp_path: Path) -> Path:
-    """Four cores; core 0 cannot go off-line; one clock with an alarm."""
-    for n in range(4):
-        cpufreq = tmp_path / f"devices/system/cpu/cpu{n}/cpufreq"
-        cpufreq.mkdir(parents=True)
-        (cpufreq / "scaling_governor").write_text("ondemand\n")
-        (cpufreq / "scaling_available_governors").write_text("ondemand powersave performance\n")
-        if n:
-            (cpufreq.parent / "online").write_text("1\n")
-    rtc = tmp_path / "class/rtc/rtc0"
-    rtc.mkdir(parents=True)
-    (rtc / "wakealarm").write_text("")
-    return tmp_path
+@pytest.mark.parametrize("text", ["2s", "95%", "2h:95%", "2s:95", "0s:95%", "2s:0%", "2s:101%", "..s:95%"])
+def test_limits_that_cannot_be(text: str) -> None:
+    with pytest.raises(BadInput, match="limit"):
+        Limit.parse(text)
 
 
-def state(root: Path) -> tuple[list[str], list[str]]:
-    """Governors and the cores on-line."""
-    cpus = root / "devices/system/cpu"
-    governors = [p.read_text().strip() for p in sorted(cpus.glob("cpu*/cpufreq/scaling_governor"))]
-    return governors, [p.read_text().strip() for p in sorted(cpus.glob("cpu*/online"))]
-
-
-def test_the_board_is_tuned_and_turned_back(sysfs: Path) -> None:
-    """One core at the slowest governor while the mission runs; afterwards as it was."""
-    control = BoardControl(sysfs)
-    control.tune()
-    assert state(sysfs) == (["powersave"] * 4, ["0"] * 3)
-    control.restore()
-    assert state(sysfs) == (["ondemand"] * 4, ["1"] * 3)
-    assert control.notes == []
-    control.tune(cores=2)
-    assert state(sysfs)[1] == ["1", "0", "0"]
-
-
-def test_what_may_not_be_switched_stays_and_is_said(sysfs: Path) -> None:
-    """A governor that is not offered, a switch that is a folder (write fails even for root), no alarm."""
-    cpus = sysfs / "devices/system/cpu"
-    (cpus / "cpu1/cpufreq/scaling_available_governors").write_text("performance\n")
-    (cpus / "cpu2/online").unlink()
-    (cpus / "cpu2/online").mkdir()
-    control = BoardControl(sysfs)
-    control.tune()
-    assert len(control.notes) == 2
-    assert state_of(cpus / "cpu3/online") == "0"
-    control.wake_after(90)
-    assert (sysfs / "class/rtc/rtc0/wakealarm").read_text() == "+90"
-    (sysfs / "class/rtc/rtc0/wakealarm").unlink()
-    with pytest.raises(HardwareUnavailable, match="leave the board on"):
-        control.wake_after(90)
-
-
-def state_of(path: Path) -> str:
-    """A switch's value."""
-    return path.read_text().strip()
+@settings(deadline=None, derandomize=True)
+@given(st.integers(2, 5000), st.integers(1, 10**6), st.integers(2, 8))
+def test_a_coarser_axis_covers_the_finer(points: int, step_hz: int, factor: int) -> None:
+    """Every point of the finer has a nearest one, so that what comes of it can be resampled."""
+    axis = Axis(433_000_000, step_hz, points)
+    wide = coarser(axis, factor)
+    assert wide.points <= points // factor + 2
+    Resampler(wide, axis, "nearest")

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from edge_runtime import console, journal
+from edge_runtime import console, journal, mission
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Trial
 from edge_runtime.journal import Kind, VerdictRecord
-from edge_runtime.planning import arrivals, flight, plan, replay, svg
+from edge_runtime.planning import arrivals, flight, plan, replay, report, svg
+from edge_runtime.planning.work import PARTS
 from edge_runtime.verdict import Rung
 
 
@@ -38,7 +39,7 @@ def test_a_day_is_planned_in_five_seconds(document: dict[str, Any]) -> None:
     assert document["governor"]["scans"] == pytest.approx(86_400 / document["duty"]["period_s"], rel=0.02)
     assert [row["way"] for row in document["ways"]][-1] == "always, no model"
     for row in document["ways"]:
-        assert set(row["parts_mw"]) == set(plan.PARTS)
+        assert set(row["parts_mw"]) == set(PARTS)
         low = sum(ends[0] for ends in row["parts_mw"].values())
         assert row["total_mw"][0] == pytest.approx(low)
         assert row["life_h"][0] <= row["life_h"][1]
@@ -55,6 +56,54 @@ def test_the_goals_of_the_demo_mission(document: dict[str, Any]) -> None:
     assert document["duty"]["caught"] >= 0.95 - 1e-9
 
 
+def test_each_goal_and_each_lever_has_its_line(document: dict[str, Any]) -> None:
+    """The levers add up to what is saved; the goals say whether they are met; the last line carries it out."""
+    ways = {row["way"]: sum(map(sum, row["parts_mw"].values())) / 2 for row in document["ways"]}
+    saved_mw = ways["always, no model"] - ways["governor"]
+    assert sum(row["saved_mw"] for row in document["levers"]) == pytest.approx(saved_mw)
+    assert sum(row["share"] for row in document["levers"]) == pytest.approx(1)
+    assert max(document["levers"], key=lambda row: row["share"])["lever"] == "board tuning"
+    for row in document["levers"]:
+        low, high = row["interval_mw"]
+        assert low <= row["saved_mw"] <= high
+    assert [row["met"] for row in document["goals"]] == [True] * 4
+    lines = list(report.lines(document))
+    assert sum(line.startswith("met ") for line in lines) == 4
+    assert "--limit 2s:95%" in document["run_with"]
+    assert document["run_with"] in "\n".join(lines)
+
+
+def test_a_missed_goal_is_said(demo_path: Path) -> None:
+    """A scanner that never pauses, on a battery of its own, with a limit it cannot miss: the rest stands as it is."""
+    document = plan.plan(parse(plan, "--bundle", demo_path, "--profile", "4b", "--no-pause"))
+    assert not document["goals"][0]["met"]
+    assert "missed  life" in "\n".join(report.lines(document))
+
+
+@pytest.mark.parametrize(
+    "words", [("--budget", "12h"), ("--budget", "12h", "--own-battery"), ("--budget", "2%")]
+)
+def test_plan_and_run_mean_the_same_budget(
+    words: tuple[str, ...], demo_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the joule, a run time to reach included."""
+    options = (
+        "--bundle",
+        demo_path,
+        "--battery",
+        "power-bank-20000",
+        *words,
+        "--limit",
+        "2s:95%",
+        "--hours",
+        24,
+    )
+    planned = plan.plan(parse(plan, *options))["budget"]["joules"]
+    running = ("--port", "-", "--tune", "cpu,leds,hdmi,radio", "--sysfs", "/nowhere", "--dry-run")
+    assert mission.run(parse(mission, *options, *running)) == 0
+    assert f"= {planned:.4g} J" in capsys.readouterr().out
+
+
 def test_without_pauses_all_comes_from_the_board(demo_path: Path) -> None:
     """A scanner on its own battery that never pauses: the ratio is that of the board's tuning, nothing hidden."""
     words = ("--bundle", demo_path, "--own-battery", "--no-pause")
@@ -69,8 +118,8 @@ def test_unknown_powers_stay_unknown(demo_path: Path) -> None:
     document = plan.plan(parse(plan, "--bundle", demo_path, "--scanner", "tinysa"))
     assert document["life_ratio_to_always_without_model"]["as planned"]["nominal"] is None
     assert any("unknown" in why for why in document["duty"]["why"])
-    assert "unknown" in "\n".join(plan.lines(document))
-    assert "scanner unknown" in plan.plot(document)
+    assert "unknown" in "\n".join(report.lines(document))
+    assert "scanner unknown" in report.plot(document)
 
 
 def test_for_people(
@@ -85,7 +134,7 @@ def test_for_people(
     for row in document["ways"]:
         assert row["way"] in text
         assert row["way"] in drawn
-    for part in plan.PARTS:
+    for part in PARTS:
         assert part in text
         assert part in drawn
     assert "nothing here was measured" in text
@@ -108,7 +157,7 @@ def test_bars_are_to_scale() -> None:
     [
         (("--hours", 0), "at most"),
         (("--budget", "lots"), "write 1%"),
-        (("--signal", 0.1), "at best"),
+        (("--limit", "100ms:95%"), "at best"),
         (("--active", 0.9), "0 to 0.5"),
         (("--profile", "cortex-m4"), "cortex-m4"),
         (("--budget", "1000h"), "empties the battery"),

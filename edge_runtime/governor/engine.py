@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.forecast import Past
 from edge_runtime.governor.ladder import Calibration, Costs, Ladder
-from edge_runtime.governor.ledger import Ledger, last_entry, resumed_us
+from edge_runtime.governor.ledger import BURST_256, Ledger, last_entry, resumed_us
 from edge_runtime.governor.policy import Governor
 from edge_runtime.reasons import Reason
 from edge_runtime.scanners.codes import Expander
@@ -24,6 +24,8 @@ from edge_runtime.verdict import UNKNOWN, Answer, Rung, Verdict
 
 OVER_BUDGET = Verdict(UNKNOWN, UNKNOWN, Reason.OVER_BUDGET, Rung.NONE, 0, 0, 0.0)
 """What a scan gets that was not worth its energy."""
+LOW_BATTERY = OVER_BUDGET._replace(reason=Reason.LOW_BATTERY)
+"""What a scan gets that a low battery leaves unanswered."""
 QUIET, LOUD = 0, 255
 """The scores of a screen that says yes or no."""
 
@@ -53,7 +55,8 @@ class GovernedEngine:
     """
 
     def __init__(self, engine: Screening, governor: Governor, ledger: Ledger) -> None:
-        self._screen, self._infer = engine.screen, engine.infer
+        self._screen = engine.screen
+        self._infer: Callable[[bytes], Answer] = engine.infer
         self.expander = engine.expander
         self.governor = governor
         self._ledger = ledger
@@ -81,6 +84,23 @@ class GovernedEngine:
         verdict = Verdict._make(self._infer(power_cdbm))
         self._learn(score, verdict)
         return verdict
+
+    def screen_only(self, power_cdbm: bytes) -> Verdict:
+        """The verdict on a sweep where nothing may climb beyond the screen; paid for as ever."""
+        governor = self.governor
+        if not (governor.dense or governor.wants_screen()):
+            return LOW_BATTERY
+        screened = self._screen(power_cdbm)
+        if screened.reason != Reason.OK:
+            return screened
+        answered = screened.rung == Rung.SCREEN
+        governor.note(QUIET if answered else LOUD)
+        governor.bar()
+        return screened if answered else LOW_BATTERY
+
+    def climb_with(self, infer: Callable[[bytes], Answer]) -> None:
+        """Have `infer` answer what climbs beyond the screen."""
+        self._infer = infer
 
     def _ask_model_first(self, power_cdbm: bytes) -> Verdict:
         """Every scan is worth the trees: one call, in which the artifact's own screen spares the quiet ones."""
@@ -117,16 +137,18 @@ def governed(
     record: Callable[[bytes], None],
     recorded: Iterable[bytes] = (),
     pasts: Sequence[Past] = (),
-    burst_256: int = 256,
+    burst_256: int = BURST_256,
+    speed: float = 1,
 ) -> tuple[GovernedEngine, Ledger]:
     """The engine under a budget, and its account, continued where the journal left it.
 
     costs: of the rungs; the trees' are charged with a second screen, as the artifact screens again.
     record: writes a BUDGET payload to the journal and forces it to the disk. recorded: the BUDGET payloads that
-    the journal holds, oldest first. A mission whose time is over begins anew.
+    the journal holds, oldest first. speed: of the mission's clock between two runs. A mission whose time is over
+    begins anew.
     """
     entry = last_entry(recorded, budget.mission)
-    over_us = resumed_us(entry, unix_us())
+    over_us = resumed_us(entry, unix_us(), speed)
     if over_us >= budget.duration_us:
         entry, over_us = None, 0
     began_us = clock_us() - over_us

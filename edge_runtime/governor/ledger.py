@@ -26,6 +26,9 @@ RECORD = struct.Struct("<BxHIQQQQ")
 VERSION = 1
 LEASES = 1024
 """A lease is this share of the budget: what a kill can waste, and how often the journal hears of spending."""
+BURST_256 = 64
+"""What a mission in the field may spend at once, in 1/256 of its budget: the price that paces it needs some hundred
+scans to find its way, and a mission may have no more than that."""
 MAX_LEASE_NJ = 1 << 29
 """About half a joule: what is left of a lease stays a one-digit Python integer."""
 
@@ -178,11 +181,12 @@ class Ledger:
         self._record(entry.pack())
 
 
-def resumed_us(entry: Entry | None, unix_us: int) -> int:
+def resumed_us(entry: Entry | None, unix_us: int, speed: float = 1) -> int:
     """How much of the mission is over when the runtime starts again: what the record says and the time since.
 
-    A wall clock that stands before the record's (a board without a battery-backed one) is not believed.
+    speed: of the mission's clock while nothing runs. A wall clock that stands before the record's (a board without
+    a battery-backed one) is not believed.
     """
     if entry is None:
         return 0
-    return entry.elapsed_us + max(0, unix_us - entry.unix_us)
+    return entry.elapsed_us + round(speed * max(0, unix_us - entry.unix_us))

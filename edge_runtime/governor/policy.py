@@ -59,7 +59,7 @@ class Governor:
     """
 
     __slots__ = (
-        "_blocks", "_clock_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
+        "_blocks", "_clock_us", "_duration_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
         "_probe_gap", "_probe_in", "_scores", "_screen_nj", "_seed", "_trees_nj", "_trials", "ample",
         "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
     )  # fmt: skip
@@ -86,8 +86,8 @@ class Governor:
         self._look_in = 0
         self._limit = Rung.NETWORK
         self._seed = seed
-        scans = duration_us // max(1, scan_us)
-        self._probe_gap = 2 * max(1, self._trees_nj * PROBE_SHARE * scans // max(1, ledger.budget_nj))
+        self._duration_us = duration_us
+        self._probe_gap = self._gap(scan_us)
         self._probe_in = self._random(self._probe_gap)
         self.learning = True
         self.network_upto = -1
@@ -113,6 +113,16 @@ class Governor:
     def learn(self, score: int, margin: int, trees_changed: bool, network_changed: bool | None) -> None:
         """The trees ran: did they change the answer, and (None where it was not asked) did the network?"""
         self._learnt.append((score, margin, trees_changed, network_changed))
+
+    def expect(self, scan_us: int) -> None:
+        """Scans turn out to be so far apart: from the next block on the price reckons with that."""
+        self._pricing.expect(scan_us, self._clock_us())
+        self._probe_gap = self._gap(scan_us)
+
+    def _gap(self, scan_us: int) -> int:
+        """Scans between two probes at most; half of it on average."""
+        scans = self._duration_us // max(1, scan_us)
+        return 2 * max(1, self._trees_nj * PROBE_SHARE * scans // max(1, self._ledger.budget_nj))
 
     def limit(self, rung: Rung) -> None:
         """Climb no higher than `rung` from the next block on: how a low battery steps the ladder down."""

@@ -66,6 +66,12 @@ class Pricing:
         """The weight of the plan's past missions, 0 to 1, for people."""
         return self._forecast.trust_in_plan
 
+    def expect(self, scan_us: int, now_us: int) -> None:
+        """Scans turn out to be so far apart: solve for the price anew."""
+        self._scan_us = max(1, scan_us)
+        self._solve(now_us)
+        self._thin_out(now_us)
+
     @property
     def level(self) -> float:
         """The price level in force, 0 (nothing is worth its energy) to LEVELS - 1."""

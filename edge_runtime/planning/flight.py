@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger
-from edge_runtime.planning.arrivals import Arrival
+from edge_runtime.governor.ledger import BURST_256
+from edge_runtime.planning.arrivals import QUIET, Arrival
 
 POLICIES = "governor, always, screen, never, every:N, bucket"
 
@@ -112,6 +113,7 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
         lambda _payload: None,
         lambda: now_us,
         worst_nj=costs.always_nj,
+        burst_256=BURST_256,
     )
     span_us = max(1, arrivals[-1].captured_us) if arrivals else 1
     governor = Governor(
@@ -130,6 +132,9 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
             return 0
         governor.note(arrival.score)
         if not (arrival.score >= governor.bar() and governor.pays_trees()):
+            return 1
+        if arrival.score == QUIET:  # the artifact lets nothing past its own screen
+            ledger.correct(-costs.trees_nj)
             return 1
         further = costs.network_nj > 0 and arrival.margin <= governor.network_upto and governor.pays_network()
         if governor.learning:

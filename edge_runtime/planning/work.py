@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_runtime.bundle import Bundle, Manifest
 from edge_runtime.errors import BadInput
@@ -16,6 +17,24 @@ JOURNAL_INSTRUCTIONS = 4_000.0
 """Of the loop's instructions, what reads a frame and what writes a record (DESIGN.md, figures to beat)."""
 
 
+REST_INSTRUCTIONS = 48_000.0
+"""Of a rest between two sweeps: to hold the scanner, wait, and have it go on (tests/energy, test_rest_...)."""
+REST_WAKEUPS = 1.0
+PARTS = ("board idle", "scanner", "port", "loop", "rests", "journal", "screen", "trees", "network")
+HOST = PARTS[2:6]
+"""What the computer spends on scans whatever the model; the last three are the model's."""
+
+
+class Ran(NamedTuple):
+    """How many scans came, after how many the scanner rested, how often each rung ran; or how often a second."""
+
+    scans: float
+    rests: float
+    screened: float
+    trees: float
+    network: float
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """Energy at the board's rail, microjoules: a scan's by part, a rung's over the rung beneath."""
@@ -23,9 +42,17 @@ class Work:
     port_uj: Interval
     journal_uj: Interval
     loop_uj: Interval
+    rest_uj: Interval
     screen_uj: Interval
     trees_uj: Interval
     network_uj: Interval
+
+    def parts_uj(self, ran: Ran) -> dict[str, Interval]:
+        """Energy of these scans by part, without the board's idle power and the scanner's."""
+        host = (self.port_uj, self.loop_uj, self.rest_uj, self.journal_uj)
+        each = (*host, self.screen_uj, self.trees_uj, self.network_uj)
+        counts = (ran.scans, ran.scans, ran.rests, ran.scans, ran.screened, ran.trees, ran.network)
+        return {part: uj.scaled(n) for part, uj, n in zip(PARTS[2:], each, counts, strict=True)}
 
     @property
     def costs(self) -> Costs:
@@ -33,6 +60,12 @@ class Work:
         rungs = (self.screen_uj, self.trees_uj, self.network_uj)
         screen, trees, network = (max(0, round(rung.high * 1000)) for rung in rungs)
         return Costs(screen, max(1, trees), network)
+
+    @property
+    def governed_costs(self) -> Costs:
+        """The same for the loop, whose second rung is the whole engine, the network that may follow included."""
+        screen, trees, network = self.costs
+        return Costs(screen, trees + network, 0)
 
 
 def work(bundle: Bundle, board: Board, loop: LoopWork) -> Work:
@@ -46,6 +79,7 @@ def work(bundle: Bundle, board: Board, loop: LoopWork) -> Work:
         exactly(PORT_INSTRUCTIONS) * uj + loop.wakeups * wake_uj(board),
         exactly(JOURNAL_INSTRUCTIONS) * uj,
         rest * uj,
+        exactly(REST_INSTRUCTIONS) * uj + exactly(REST_WAKEUPS) * wake_uj(board),
         exactly(screen) * uj,
         exactly(trees) * uj,
         exactly(network) * uj,

@@ -21,7 +21,7 @@ from typing import Any
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.journal import JournalWriter
 from edge_runtime.power.attribution import LEAST_WINDOWS, UNRESOLVED, Estimate, Regression, Solution
-from edge_runtime.power.base import Charge, Meter, Source
+from edge_runtime.power.base import Charge, Meter, Reading, Source
 from edge_runtime.power.clock import ClockUs
 from edge_runtime.power.interval import Interval
 from edge_runtime.power.meters import bench_of, open_meter
@@ -200,6 +200,11 @@ class FieldMeter:
         self._close_window(self._clock_us())
         self._solve()
         return self.summary()
+
+    @property
+    def reading(self) -> Reading:
+        """The meter's last one."""
+        return self._last
 
     @property
     def scans(self) -> int:

@@ -52,9 +52,10 @@ class Emulator:
         due = time.monotonic()
         while not self._stopped():
             heard = self.port.listen(min(0.05, due - time.monotonic()))
+            held = not self.wanted()
             if heard:
                 self.obey(heard)
-            if not self.wanted():
+            if held:  # a sweep begins when it is asked for
                 due = time.monotonic() + self._period
             elif time.monotonic() >= due:
                 due = max(due + self._period, time.monotonic())

@@ -106,6 +106,7 @@ class RFExplorer(StreamScanner):
         return REQUEST_SERIAL + REQUEST_CONFIGURATION
 
     def configure(self, axis: Axis) -> bytes:
+        self._wanted, self._asked = axis, True
         return points_command(axis.points) + frequencies_command(axis)
 
     def pause(self) -> bytes:
@@ -229,7 +230,6 @@ class RFExplorer(StreamScanner):
         self._expand = self.expander(points, -50, 100 * int(matched[7] or 0))
         events.append(Configuration(axis, matched[0].decode()))
         if self._wanted and not self._asked and not same_span(axis, self._wanted):
-            self._asked = True
             events.append(Send(self.configure(self._wanted)))
         return True
 

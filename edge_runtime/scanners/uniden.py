@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Scan
-from edge_runtime.scanners.base import Configuration, Heard, Send, StreamScanner, int16
+from edge_runtime.scanners.base import Can, Configuration, Heard, Send, StreamScanner, int16
 
 CHANNEL_HZ = 12_500
 """The step of a one-point axis: the width of the channel."""
@@ -35,6 +35,7 @@ class Uniden(StreamScanner):
     """An SDS or BCDx36HP, asked by GSI over and over."""
 
     name = "uniden"
+    can = Can.PAUSE  # by not being asked
     byte_us = 10e6 / 115_200
     terminator = 0x0D
     units = "dBm"

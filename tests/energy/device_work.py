@@ -9,16 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import hw_profiles
+from edge_runtime.duty import Duty
 from edge_runtime.journal import JournalWriter
 from edge_runtime.loop import Loop
+from edge_runtime.mission_clock import MissionClock
+from edge_runtime.pacing import Paced, Pacer
 from edge_runtime.port import Port
-from edge_runtime.power.base import Meter, Reading, Source
+from edge_runtime.power import base
 from edge_runtime.power.calibration import Calibration
+from edge_runtime.power.clock import monotonic_us
 from edge_runtime.power.field import FieldMeter
 from edge_runtime.power.interval import exactly
 from edge_runtime.power.modelled import LoopWork, ModelledMeter
 from edge_runtime.scan import Axis, Scan
 from edge_runtime.scanners.rf_explorer import RFExplorer
+from edge_runtime.source import Source
 from edge_runtime.verdict import Rung, Verdict
 
 AXIS = Axis(433_000_000, 1000, 256)
@@ -77,13 +82,13 @@ def refuse(loop: Loop, engine: Counting) -> dict[str, int]:
     return {"inferences": engine.inferences}
 
 
-class Still(Meter):
+class Still(base.Meter):
     """A meter that costs nothing to read: only what the field's meter does itself is counted."""
 
-    name, source, domain = "still", Source.MEASURED, ""
+    name, source, domain = "still", base.Source.MEASURED, ""
 
-    def read(self) -> Reading:
-        return Reading(1.0, 0.1, 5.0, 5_000_000)
+    def read(self) -> base.Reading:
+        return base.Reading(1.0, 0.1, 5.0, 5_000_000)
 
 
 def make_field() -> list[Any]:
@@ -109,3 +114,24 @@ def make_port() -> list[Any]:
 def wait(port: Port, _master: int, _slave: int) -> None:
     """Twenty milliseconds of silence."""
     port.receive(20)
+
+
+def make_scanner() -> list[Any]:
+    """A source on a pseudo-terminal, a pacer that has timed its sweeps, and the terminal's other end."""
+    master, slave = os.openpty()
+    tty.setraw(master)
+    os.set_blocking(master, False)
+    source = Source(os.ttyname(slave), RFExplorer(AXIS), monotonic_us)
+    duty = Duty(0.2, 0.23, 0.95, 0.9, exactly(1), exactly(1), False, ())
+    pacer = Pacer(lambda _: duty)
+    for _ in range(8):
+        pacer.time(200_000)
+    return [source, MissionClock(monotonic_us), pacer, master, slave]
+
+
+def rest(source: Source, clock: MissionClock, pacer: Pacer, master: int, _slave: int) -> None:
+    """Two scans with a rest of thirty milliseconds after each: the scanner is held and goes on."""
+    scans = (Scan(bytes(512), AXIS, clock.us()) for _ in range(2))
+    for _ in Paced(scans, source.rest, clock, pacer):
+        pass
+    os.read(master, 4096)

@@ -66,6 +66,11 @@ def test_wait_for_a_scan(energy: Energy) -> None:
     energy.count(f"{WORK}:wait", setup=f"{WORK}:make_port", wakeups=1)
 
 
+def test_rest_between_two_scans(energy: Energy) -> None:
+    """What `--limit` adds to two scans."""
+    energy.count(f"{WORK}:rest", setup=f"{WORK}:make_scanner", wakeups=2)
+
+
 def test_counts_repeat(energy_guest: Guest, tmp_path: Path) -> None:
     """The same program repeats to a thousandth (in fact exactly); in quite another memory layout, to 4 %."""
 
