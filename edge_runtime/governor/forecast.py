@@ -86,7 +86,6 @@ class Forecast:
         "_pasts",
         "_prior",
         "_slot",
-        "_slot_mixture",
         "_slots_seen",
         "_so_far",
         "_weights",
@@ -95,16 +94,16 @@ class Forecast:
     def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
         self._ladder = ladder
         self._pasts = pasts
-        self._so_far: Histogram = [0] * ladder.bins
-        self._lately: Histogram = [0] * ladder.bins
+        self._so_far: Histogram = [sum(row) for row in ladder.calibration.joint]
+        self._lately: Histogram = list(self._so_far)
         self._slot = slot
         self._slots_seen = 0
         free = UNIT >> _WITHOUT_PLAN_BITS if pasts else UNIT
         self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
-        self._prior += [free // 3] * 3
+        self._prior += [free // 2] * 2
         self._weights = list(self._prior)
         self._mirror_256 = _TOP // 3
-        self._slot_mixture: tuple[Histogram, Histogram] | None = None
+
 
     @property
     def trust_in_plan(self) -> float:
@@ -138,7 +137,7 @@ class Forecast:
             so_far, lately = (
                 _share(sum(h[:n]), sum(h)) if self._slots_seen else mean for h in (self._so_far, self._lately)
             )
-            foreseen += [so_far, lately, so_far]
+            foreseen += [so_far, lately]
             # What is normal: as far as past missions differ, and an eighth of the slot's own size.
             normal = 2 * (spread + (mean * mean >> 6) + (actual * actual >> 6)) + 1
             worst = len(_EXP) - 1
@@ -147,7 +146,7 @@ class Forecast:
         self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
         self._slots_seen += 1
         self._slot = next_slot
-        self._slot_mixture = None
+        
 
     def _reweigh(self, losses: Sequence[int]) -> None:
         weights = [w * _EXP[loss] >> 16 for w, loss in zip(self._weights, losses, strict=True)]
@@ -162,41 +161,34 @@ class Forecast:
 
         seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256.
         """
-        if self._slot_mixture is None:
-            self._slot_mixture = self._mix()
-        mixture = [a + (b * ahead_256 >> 8) for a, b in zip(*self._slot_mixture, strict=True)]
-        total = sum(mixture)
-        # The plan counts by its own total, the mission's own histories are brought to the same scale.
-        share = (total << 10) // max(1, sum(self._weights[:-3])) or 1 << 10
-        for past, weight in ((self._so_far, self._weights[-3]), (self._lately, self._weights[-2])):
-            history = _plus(past, seen)
-            if factor := (weight * share) // max(1, sum(history)):
-                mixture = [a + (b * factor >> 10) for a, b in zip(mixture, history, strict=True)]
-        total = sum(mixture)
-        return [(x << MIXTURE_BITS) // total for x in mixture] if total else None
+        mixture = [0] * len(self._so_far)
+        for weight, scenario in self.scenarios(seen, ahead_256):
+            mixture = [m + weight * x for m, x in zip(mixture, scenario, strict=True)]
+        total = sum(w for w in self._weights) or 1
+        return [x // total for x in mixture]
 
-    def _mix(self) -> tuple[Histogram, Histogram]:
-        """The plan's scans behind the running slot, and those in it, weighted by belief."""
-        after = during = 0
+    def scenarios(self, seen: Histogram, ahead_256: int):
         slot = self._slot
-        for past, weight in zip(self._pasts, self._weights, strict=False):
-            after += past.after[slot] * weight
-            during += past.during[slot] * weight
         bins = len(self._so_far)
-        behind, now = _unpack(after, bins), _unpack(during, bins)
-        # Small integers from here on; a slot of many scans loses nothing that matters.
-        bits = max(0, (sum(behind) + sum(now)).bit_length() - 24)
-        return [x >> bits for x in behind], [x >> bits for x in now]
+        floor = max(self._weights) >> 7
+        for past, weight in zip(self._pasts, self._weights, strict=False):
+            if weight > floor:
+                during, after = _unpack(past.during[slot], bins), _unpack(past.after[slot], bins)
+                yield weight, _shares([a + (b * ahead_256 >> 8) for a, b in zip(after, during)])
+        for past, weight in ((self._so_far, self._weights[-2]), (self._lately, self._weights[-1])):
+            if weight > floor:
+                yield weight, _shares(_plus(past, seen))
 
-    def level_256(self, mixture: Histogram | None, allowance: int) -> int:
-        """The level, in 1/256, at which scans of the mixture use up `allowance`, the mirror's level blended in.
+    def level_256(self, scenarios, allowance: int) -> int:
+        """The level, in 1/256, whose price is the mean of those at which each scenario uses up `allowance`.
 
         allowance: energy for 2**MIXTURE_BITS scans, in 1/65536 of a whole climb.
         """
-        if mixture is None:
-            return self._mirror_256
-        solved = self._solve(mixture, allowance)
-        return solved + (self._mirror_256 - solved) * self._weights[-1] // UNIT
+        price = total = 0
+        for weight, scenario in scenarios:
+            price += weight * _price(self._solve(scenario, allowance))
+            total += weight
+        return _level(price // total)
 
     def _solve(self, mixture: Histogram, allowance: int) -> int:
         """The level at which the mixture costs `allowance`: a bisection, then a line between two levels."""
@@ -218,3 +210,22 @@ class Forecast:
 def _share(part: int, whole: int) -> int:
     """In 1/32768: squares and sums of such shares stay small integers."""
     return (part << 15) // max(1, whole)
+
+
+def _shares(h):
+    total = sum(h) or 1
+    return [(x << MIXTURE_BITS) // total for x in h]
+
+def _price(level_256):
+    k, part = level_256 >> 8, level_256 & 255
+    return _PRICES[k] + ((_PRICES[k + 1] - _PRICES[k]) * part >> 8)
+
+def _level(price):
+    lo, hi = 0, LEVELS - 1
+    while hi - lo > 1:
+        mid = (lo + hi) >> 1
+        if _PRICES[mid] > price: lo = mid
+        else: hi = mid
+    return (lo << 8) + ((_PRICES[lo] - price) << 8) // (_PRICES[lo] - _PRICES[hi])
+
+_PRICES = [int(2**(30 - k / 4)) for k in range(LEVELS + 1)]

@@ -31,7 +31,7 @@ class Pricing:
 
     __slots__ = (
         "_bins", "_counted_us", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
-        "_learnt", "_ledger", "_level_256", "_mixture", "_refreshed", "_scan_us", "_seen", "_slot",
+        "_learnt", "_ledger", "_level_256", "_mixture", "_scenarios", "_refreshed", "_scan_us", "_seen", "_slot",
         "_slot_ends_us", "_solved_us", "_sparse", "every", "network_upto", "trees_from",
     )  # fmt: skip
 
@@ -124,6 +124,7 @@ class Pricing:
         self._solved_us = now_us
         ahead_us = (self._slot + 1) * self._duration_us - now_us * SLOTS
         ahead_256 = min(256, max(0, (ahead_us << 8) // self._duration_us))
+        self._scenarios = list(self._forecast.scenarios(self._seen, ahead_256))
         self._mixture = self._forecast.mixture(self._seen, ahead_256)
         self._level_256 = self._level_at(self._every, now_us)
 
@@ -134,7 +135,7 @@ class Pricing:
         if budget_nj <= 0:
             return 0
         allowance = (budget_nj << (16 + MIXTURE_BITS)) // (max(1, scans) * self._ladder.costs.always_nj)
-        return self._forecast.level_256(self._mixture, allowance)
+        return self._forecast.level_256(self._scenarios, allowance)
 
     def _thin_out(self, now_us: int) -> None:
         """Where screening is dear beside the budget: screen as few scans as find the most worth in all."""
