@@ -26,6 +26,8 @@ from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.pricing import Pricing
 from edge_runtime.verdict import Rung
 
+import os
+SHORT=int(os.environ.get('SHORT','32'))
 BLOCK = 96
 """Thresholds hold for this many scans."""
 PROBE_SHARE = 512
@@ -142,7 +144,7 @@ class Governor:
     def _begin_block(self) -> None:
         now_us = self._clock_us()
         pricing = self._pricing
-        if len(self._scores) >= _COUNT_SCANS // pricing.every:
+        if len(self._scores) >= (_COUNT_SCANS // pricing.every if not pricing._dear else 1):
             scores = bytes(self._scores)
             self._scores.clear()
             pricing.count(scores, now_us)
@@ -151,7 +153,7 @@ class Governor:
             self._learnt.clear()
         pricing.update(now_us)
         pricing.set_thresholds()
-        self._pay_screens(BLOCK)
+        self._pay_screens(BLOCK if not pricing._dear else SHORT)
         self._blocks += 1
         self.learning = self._trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
@@ -166,13 +168,13 @@ class Governor:
         """The bar for each scan that will be screened in the block, 0 where a probe is due."""
         pricing = self._pricing
         self.network_upto = pricing.network_upto if self._limit >= Rung.NETWORK else -1
-        looks = max(1, BLOCK // pricing.every)
+        looks = max(1, (BLOCK if not pricing._dear else SHORT) // pricing.every)
         if self._limit < Rung.TREES:
             self.ample = False
             return [256] * looks
         bars = [pricing.trees_from] * looks
         self.ample = self.dense and pricing.trees_from == 0
-        self._probe_in -= max(BLOCK, pricing.every)
+        self._probe_in -= looks*pricing.every
         if self._probe_in <= 0:
             bars[self._random(looks) - 1] = 0
             self._probe_in = self._random(self._probe_gap)

@@ -18,6 +18,11 @@ _RESOLVES = 64
 _REFRESH_TRIALS = 64
 """The ladder's tables are made anew when so many trials were learnt and a quarter more than were known before."""
 _DEAR_SCREENING = 6
+import os
+LO=float(os.environ.get("LO","1"))
+HI=float(os.environ.get("HI","2"))
+SPARSE=int(os.environ.get("SPARSE","4"))
+TELL=int(os.environ.get("TELL","8"))
 """Screening is thinned out where it would take more than a sixth of what is left."""
 
 
@@ -30,9 +35,9 @@ class Pricing:
     """
 
     __slots__ = (
-        "_bins", "_counted_us", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
+        "_bins", "_counted_us", "_duration_us", "_earns", "_costs", "_telling", "_usual", "_dear", "_duty_256", "_duty", "_every", "_forecast", "_fraction", "_ladder",
         "_learnt", "_ledger", "_level_256", "_mixture", "_scenarios", "_refreshed", "_scan_us", "_seen", "_slot",
-        "_slot_ends_us", "_solved_us", "_sparse", "every", "network_upto", "trees_from",
+        "_slot_ends_us", "_solved_us", "every", "network_upto", "trees_from",
     )  # fmt: skip
 
     def __init__(
@@ -52,9 +57,11 @@ class Pricing:
         self._seen: Histogram = [0] * ladder.bins
         self._counted_us = now_us
         self._learnt = self._refreshed = 0
-        self._earned = -1
         self._fraction = 0
-        self._every = self._sparse = self.every = 1
+        self._every = self.every = 1
+        self._duty_256 = 256
+        self._dear = False
+        self._duty = 65536
         self._begin_slot(now_us)
         self._forecast = Forecast(ladder, pasts, self._slot)
         self._solve(now_us)
@@ -76,11 +83,7 @@ class Pricing:
         binned = scores.translate(self._ladder.calibration.score_bin)
         new = [binned.count(index) for index in self._bins]
         self._seen = list(map(add, self._seen, new if self.every == 1 else [n * self.every for n in new]))
-        since_us, self._counted_us = now_us - self._counted_us, now_us
-        left_us = max(1, self._duration_us - now_us)
-        allowance = (self._ledger.unspent_nj * since_us << 16) // (left_us * self._ladder.costs.always_nj)
-        self._forecast.descend(new, max(0, allowance))
-        self._weigh_screening(new, len(scores))
+        self._gauge(new, len(scores))
 
     def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
         """Add what the trees and the network found to the calibration's counts."""
@@ -127,11 +130,12 @@ class Pricing:
         self._scenarios = list(self._forecast.scenarios(self._seen, ahead_256))
         self._mixture = self._forecast.mixture(self._seen, ahead_256)
         self._level_256 = self._level_at(self._every, now_us)
+        self._set_gauge()
 
     def _level_at(self, every: int, now_us: int) -> int:
         """The price level where one scan in `every` is screened."""
         scans = max(0, self._duration_us - now_us) // (self._scan_us * every)
-        budget_nj = self._ledger.unspent_nj - self._ladder.costs.screen_nj * scans // self._sparse
+        budget_nj = self._ledger.unspent_nj - (self._ladder.costs.screen_nj * scans * self._duty_256 >> 8)
         if budget_nj <= 0:
             return 0
         allowance = (budget_nj << (16 + MIXTURE_BITS)) // (max(1, scans) * self._ladder.costs.always_nj)
@@ -140,9 +144,11 @@ class Pricing:
     def _thin_out(self, now_us: int) -> None:
         """Where screening is dear beside the budget: screen as few scans as find the most worth in all."""
         scans = max(0, self._duration_us - now_us) // self._scan_us
-        dear = scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > self._ledger.unspent_nj
-        if self._mixture is None or (self._every == 1 and not dear):
+        self._dear = scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > self._ledger.unspent_nj
+        if self._every == 1 and scans * self._ladder.costs.screen_nj * 6 <= self._ledger.unspent_nj:
             return
+        duty = self._duty_256
+        self._duty_256 = 256
         best, every = 0, 1
         while every <= MAX_EVERY:
             level_256 = self._level_at(every, now_us)
@@ -151,7 +157,7 @@ class Pricing:
             if worth > best + (best >> 4):
                 best, self._every, self._level_256 = worth, every, level_256
             every *= 2
-        self.every = self._every * self._sparse
+        self._duty_256 = duty
 
     def _worth(self, mixture: Histogram, level_256: int) -> int:
         """What 2**MIXTURE_BITS scans of the mixture are expected to find at a level, in 1/65536."""
@@ -160,11 +166,28 @@ class Pricing:
         above = dot(mixture, self._ladder.worth[min(level + 1, LEVELS - 1)])
         return below + ((above - below) * part >> 8)
 
-    def _weigh_screening(self, new: Histogram, scans: int) -> None:
-        """Screen sparsely where what screening finds is worth less than an eighth of its own energy."""
+    def _gauge(self, new: Histogram, looks: int) -> None:
+        """Screen more densely where what was heard last pays for it, more sparsely where it does not."""
+        if not self._dear:
+            self.every = self._every
+            return
+        heard = (sum(new[: self._telling]) << 10) + 8 * self._usual
+        earns = self._earns * heard // (looks + 8) >> 10
+        self._duty += ((self._every << 16) // self.every - self._duty) >> 6
+        self._duty_256 = self._duty + 200 >> 8
+        if earns * LO < self._costs:
+            self.every = self._every * SPARSE
+        elif earns > self._costs * HI:
+            self.every = max(1, self._every // SPARSE)
+        else:
+            self.every = self._every
+
+    def _set_gauge(self) -> None:
+        """What a telling look earns, by the forecast; a look costs _costs."""
         level = self._level_256 >> 8
-        earned = (dot(new, self._ladder.surplus[level]) << 8) // scans
-        self._earned = earned if self._earned < 0 else (self._earned + earned) >> 1
-        costs = self._ladder.price[level] * self._ladder.costs.screen_nj >> 24
-        self._sparse = _SPARSE if self._earned < costs >> 3 else 1
-        self.every = self._every * self._sparse
+        ladder = self._ladder
+        self._telling = len(ladder.spend[min(level + TELL, LEVELS - 1)])
+        telling = sum(self._mixture[: self._telling])
+        self._usual = (telling << 10 >> MIXTURE_BITS)
+        self._earns = dot(self._mixture, ladder.surplus[level]) // max(1, telling)
+        self._costs = max(1, ladder.price[level] * ladder.costs.screen_nj >> 32)
