@@ -28,6 +28,11 @@ UNIT = 1 << 20
 MIXTURE_BITS = 13
 """The shares of a mixture add up to 2**13, so that its products with the ladder's tables stay below 2**30."""
 _TOP = (LEVELS - 1) << 8
+import os
+RF=int(os.environ.get("RF","128"))
+TOL=int(os.environ.get("TOL","6"))
+SHARP=int(os.environ.get("SHARP","2"))
+PROV=int(os.environ.get("PROV","1"))
 _SHARE_BITS = 9
 """1/512 of every weight is shared out again each slot."""
 _WITHOUT_PLAN_BITS = 6
@@ -127,26 +132,27 @@ class Forecast:
         They are judged by the share of scans that they foresaw as worth the trees, at a price sixteen times
         lower than that in use: there enough scans count that chance does not decide.
         """
-        slot = self._slot
         if self._pasts and any(seen):
-            n = len(self._ladder.spend[min(level + 16, LEVELS - 1)])
-            actual = _share(sum(seen[:n]), sum(seen))
-            foreseen = [p.share[slot][n] for p in self._pasts]
-            mean = sum(foreseen) // len(foreseen)
-            spread = sum((f - mean) ** 2 for f in foreseen) // len(foreseen)
-            so_far, lately = (
-                _share(sum(h[:n]), sum(h)) if self._slots_seen else mean for h in (self._so_far, self._lately)
-            )
-            foreseen += [so_far, lately]
-            # What is normal: as far as past missions differ, and an eighth of the slot's own size.
-            normal = 2 * (spread + (mean * mean >> 6) + (actual * actual >> 6)) + 1
-            worst = len(_EXP) - 1
-            self._reweigh([min(worst, 2 * (f - actual) ** 2 // normal) for f in foreseen])
+            losses = self._losses(seen, level)
+            self._reweigh(losses)
         self._so_far = _plus(self._so_far, seen)
         self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
         self._slots_seen += 1
         self._slot = next_slot
         
+
+    def _losses(self, seen, level):
+        slot = self._slot
+        n = len(self._ladder.spend[min(level + 16, LEVELS - 1)])
+        actual = _share(sum(seen[:n]), sum(seen))
+        foreseen = [p.share[slot][n] for p in self._pasts]
+        other = slot - 1 if slot else 1
+        rough = sorted(abs(f - p.share[other][n]) for f, p in zip(foreseen, self._pasts))[len(foreseen) // 2]
+        foreseen += [_share(sum(h[:n]), sum(h)) for h in (self._so_far, self._lately)]
+        mean = sum(f * w for f, w in zip(foreseen, self._weights)) // UNIT
+        normal = 2 * (RF * rough * rough // 256 + ((mean * mean + actual * actual) >> TOL) + (mean << 15) // sum(seen)) + 1
+        worst = len(_EXP) - 1
+        return [min(worst, SHARP * (f - actual) ** 2 // normal) for f in foreseen]
 
     def _reweigh(self, losses: Sequence[int]) -> None:
         weights = [w * _EXP[loss] >> 16 for w, loss in zip(self._weights, losses, strict=True)]
@@ -156,26 +162,25 @@ class Forecast:
             w * keep // total + (p >> _SHARE_BITS) for w, p in zip(weights, self._prior, strict=True)
         ]
 
-    def mixture(self, seen: Histogram, ahead_256: int) -> Histogram | None:
-        """The scans to come by score bin, as shares of 2**MIXTURE_BITS; None where no expert has an opinion.
-
-        seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256.
-        """
-        mixture = [0] * len(self._so_far)
-        for weight, scenario in self.scenarios(seen, ahead_256):
+    def mixture(self, scenarios):
+        mixture, total = [0] * len(self._so_far), 0
+        for weight, scenario in scenarios:
             mixture = [m + weight * x for m, x in zip(mixture, scenario, strict=True)]
-        total = sum(w for w in self._weights) or 1
+            total += weight
         return [x // total for x in mixture]
 
-    def scenarios(self, seen: Histogram, ahead_256: int):
+    def scenarios(self, seen: Histogram, ahead_256: int, level=None):
+        weights = self._weights
+        if PROV and level is not None and self._pasts and sum(seen) > 64:
+            weights = [w * _EXP[l] >> 16 for w, l in zip(weights, self._losses(seen, level))]
         slot = self._slot
         bins = len(self._so_far)
-        floor = max(self._weights) >> 7
-        for past, weight in zip(self._pasts, self._weights, strict=False):
+        floor = max(weights) >> 7
+        for past, weight in zip(self._pasts, weights, strict=False):
             if weight > floor:
                 during, after = _unpack(past.during[slot], bins), _unpack(past.after[slot], bins)
                 yield weight, _shares([a + (b * ahead_256 >> 8) for a, b in zip(after, during)])
-        for past, weight in ((self._so_far, self._weights[-2]), (self._lately, self._weights[-1])):
+        for past, weight in ((self._so_far, weights[-2]), (self._lately, weights[-1])):
             if weight > floor:
                 yield weight, _shares(_plus(past, seen))
 

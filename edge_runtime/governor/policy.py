@@ -30,7 +30,7 @@ import os
 SHORT=int(os.environ.get('SHORT','32'))
 BLOCK = 96
 """Thresholds hold for this many scans."""
-PROBE_SHARE = 512
+PROBE_SHARE = int(os.environ.get("PS","512"))
 """Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
 _COUNT_SCANS = 256

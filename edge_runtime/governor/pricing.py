@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import os
 from operator import add
 
 from edge_runtime.governor.forecast import MIXTURE_BITS, SLOTS, Forecast, Histogram, Past, dot
@@ -13,13 +14,14 @@ MAX_EVERY = 4096
 """At the least one scan in this many is screened."""
 _SPARSE = 4
 """Where screening does not earn its own energy, this many times fewer scans are screened, to notice when it would."""
-_RESOLVES = 64
+_RESOLVES = int(os.environ.get("RES","64"))
 """How often in a mission the price is solved for anew; in the last slot as often as it is asked."""
 _REFRESH_TRIALS = 64
 """The ladder's tables are made anew when so many trials were learnt and a quarter more than were known before."""
 _DEAR_SCREENING = 6
-import os
+SH=int(os.environ.get("SH","5"))
 LO=float(os.environ.get("LO","1"))
+LO2=float(os.environ.get('LO2','8'))
 HI=float(os.environ.get("HI","2"))
 SPARSE=int(os.environ.get("SPARSE","4"))
 TELL=int(os.environ.get("TELL","8"))
@@ -35,7 +37,7 @@ class Pricing:
     """
 
     __slots__ = (
-        "_bins", "_counted_us", "_duration_us", "_earns", "_costs", "_telling", "_usual", "_dear", "_duty_256", "_duty", "_every", "_forecast", "_fraction", "_ladder",
+        "_bins", "_counted_us", "_duration_us", "_earns", "_earned", "_costs", "_telling", "_usual", "_dear", "_duty_256", "_duty", "_every", "_forecast", "_fraction", "_ladder",
         "_learnt", "_ledger", "_level_256", "_mixture", "_scenarios", "_refreshed", "_scan_us", "_seen", "_slot",
         "_slot_ends_us", "_solved_us", "every", "network_upto", "trees_from",
     )  # fmt: skip
@@ -60,7 +62,8 @@ class Pricing:
         self._fraction = 0
         self._every = self.every = 1
         self._duty_256 = 256
-        self._dear = False
+        self._dear = duration_us // scan_us * ladder.costs.screen_nj * _DEAR_SCREENING > ledger.budget_nj
+        self._earned = -1
         self._duty = 65536
         self._begin_slot(now_us)
         self._forecast = Forecast(ladder, pasts, self._slot)
@@ -127,8 +130,8 @@ class Pricing:
         self._solved_us = now_us
         ahead_us = (self._slot + 1) * self._duration_us - now_us * SLOTS
         ahead_256 = min(256, max(0, (ahead_us << 8) // self._duration_us))
-        self._scenarios = list(self._forecast.scenarios(self._seen, ahead_256))
-        self._mixture = self._forecast.mixture(self._seen, ahead_256)
+        self._scenarios = list(self._forecast.scenarios(self._seen, ahead_256, getattr(self, '_level_256', None) and self._level_256 >> 8))
+        self._mixture = self._forecast.mixture(self._scenarios)
         self._level_256 = self._level_at(self._every, now_us)
         self._set_gauge()
 
@@ -144,7 +147,6 @@ class Pricing:
     def _thin_out(self, now_us: int) -> None:
         """Where screening is dear beside the budget: screen as few scans as find the most worth in all."""
         scans = max(0, self._duration_us - now_us) // self._scan_us
-        self._dear = scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > self._ledger.unspent_nj
         if self._every == 1 and scans * self._ladder.costs.screen_nj * 6 <= self._ledger.unspent_nj:
             return
         duty = self._duty_256
@@ -169,7 +171,10 @@ class Pricing:
     def _gauge(self, new: Histogram, looks: int) -> None:
         """Screen more densely where what was heard last pays for it, more sparsely where it does not."""
         if not self._dear:
-            self.every = self._every
+            earned = (dot(new, self._ladder.surplus[self._level_256 >> 8]) << 8) // looks
+            self._earned = earned if self._earned < 0 else (self._earned + earned) >> 1
+            self.every = self._every * (SPARSE if self._earned < self._costs << SH else 1)
+            self._duty_256 = 256 * self._every // self.every
             return
         heard = (sum(new[: self._telling]) << 10) + 8 * self._usual
         earns = self._earns * heard // (looks + 8) >> 10
