@@ -1,22 +1,24 @@
 """What is still to come, from experts who are believed as far as they were right.
 
 Each past mission of the spending plan is an expert; so are "it goes on as it was so far" and "as it was lately",
-which need no plan. Their mixture of scans by score bin names the price at which what is left of the budget just
-suffices. A last expert forecasts nothing: dual mirror descent with the entropic mirror map (Balseiro, Lu and
-Mirrokni, arXiv 2011.10124), whose price moves by the share that it would have overspent; its price is blended in by
-its weight. Weights follow from how well each expert foresaw the slots that are over, and a fixed share lets a
-written-off expert come back (Herbster and Warmuth, Machine Learning 32, 1998). A plan that is right rules; one that
-turns out wrong fades within some slots.
+which need no plan and begin with what the bundle's calibration scans were like. Each names a scenario, and each
+scenario the price at which what is left of the budget just suffices; the price in force is their mean, weighted by
+belief: what a joule kept back is worth on average over what may come. (The price of the mean scenario would spend
+too early whatever only some of them need later.) Weights follow from how well each expert foresaw the slots that are
+over and the running one so far, and a fixed share lets a written-off expert come back (Herbster and Warmuth, Machine
+Learning 32, 1998). A plan that is right rules; one that turns out wrong fades within some slots.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from operator import add, mul
+from operator import add, mul, neg
+from typing import NamedTuple
 
-from edge_runtime.governor.ladder import LEVELS, Ladder
+from edge_runtime.governor.ladder import LEVELS, QUARTER_OCTAVES, Ladder
 
 Histogram = list[int]
 """Scans by score bin, the most telling first."""
@@ -28,11 +30,14 @@ UNIT = 1 << 20
 MIXTURE_BITS = 13
 """The shares of a mixture add up to 2**13, so that its products with the ladder's tables stay below 2**30."""
 _TOP = (LEVELS - 1) << 8
-import os
-RF=int(os.environ.get("RF","128"))
-TOL=int(os.environ.get("TOL","6"))
-SHARP=int(os.environ.get("SHARP","2"))
-PROV=int(os.environ.get("PROV","1"))
+_PRICES = [(QUARTER_OCTAVES[k & 3] << 14) >> (k >> 2) for k in range(LEVELS)]
+"""The price of each level, against level 0's at 2**30."""
+_TELLING = 16
+"""Experts are judged at a price so many levels lower than that in force: four octaves."""
+_FEW_SCANS = 64
+"""The running slot judges the experts, too, once it holds more scans than these."""
+_NEGLIGIBLE_BITS = 7
+"""Experts with less than 1/128 of the weight of the best are not asked."""
 _SHARE_BITS = 9
 """1/512 of every weight is shared out again each slot."""
 _WITHOUT_PLAN_BITS = 6
@@ -42,6 +47,13 @@ _EXP = (
     8869, 7827, 6907, 6096, 5380, 4747, 4190, 3697, 3263, 2879, 2541, 2243, 1979, 1747, 1541, 1360, 1200,
 )  # fmt: skip
 """exp(-k/8) in 1/65536."""
+
+
+class Scenario(NamedTuple):
+    """One expert's word: the scans to come by score bin, in shares of 2**MIXTURE_BITS, and its weight."""
+
+    weight: int
+    shares: Histogram
 
 
 def dot(a: Sequence[int], b: Sequence[int]) -> int:
@@ -84,17 +96,7 @@ class Forecast:
     slot: the slot in which the forecast begins, above 0 after a restart.
     """
 
-    __slots__ = (
-        "_ladder",
-        "_lately",
-        "_mirror_256",
-        "_pasts",
-        "_prior",
-        "_slot",
-        "_slots_seen",
-        "_so_far",
-        "_weights",
-    )
+    __slots__ = ("_ladder", "_lately", "_pasts", "_prior", "_slot", "_so_far", "_weights")
 
     def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
         self._ladder = ladder
@@ -102,57 +104,46 @@ class Forecast:
         self._so_far: Histogram = [sum(row) for row in ladder.calibration.joint]
         self._lately: Histogram = list(self._so_far)
         self._slot = slot
-        self._slots_seen = 0
         free = UNIT >> _WITHOUT_PLAN_BITS if pasts else UNIT
         self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
         self._prior += [free // 2] * 2
         self._weights = list(self._prior)
-        self._mirror_256 = _TOP // 3
-
 
     @property
     def trust_in_plan(self) -> float:
         """The weight of the plan's past missions, 0 to 1, for people."""
         return sum(self._weights[: len(self._pasts)]) / UNIT
 
-    def descend(self, block: Histogram, allowance: int) -> None:
-        """One step of dual mirror descent: `allowance` is an even share of what is left for this block.
-
-        In 1/65536 of a whole climb, as the ladder's `spend`.
-        """
-        spend = dot(block, self._ladder.spend[self._mirror_256 >> 8])
-        # A level is a quarter of an octave: 64 / 256 of a level is a factor 1.044 on the price.
-        step = min(64, 24 * abs(allowance - spend) // (allowance + 1))
-        moved = self._mirror_256 + (step if spend < allowance else -step)
-        self._mirror_256 = min(max(moved, 0), _TOP)
-
     def judge(self, seen: Histogram, level: int, next_slot: int) -> None:
-        """The running slot is over and held `seen`; `next_slot` begins: weigh the experts.
+        """The running slot is over and held `seen`; `next_slot` begins: weigh the experts."""
+        if self._pasts and any(seen):
+            self._reweigh(self._losses(seen, level))
+        self._so_far = _plus(self._so_far, seen)
+        self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
+        self._slot = next_slot
+
+    def _losses(self, seen: Histogram, level: int) -> list[int]:
+        """How wrong each expert is about the running slot, an index of _EXP.
 
         They are judged by the share of scans that they foresaw as worth the trees, at a price sixteen times
         lower than that in use: there enough scans count that chance does not decide.
         """
-        if self._pasts and any(seen):
-            losses = self._losses(seen, level)
-            self._reweigh(losses)
-        self._so_far = _plus(self._so_far, seen)
-        self._lately = [(a >> 1) + 64 * b for a, b in zip(self._lately, seen, strict=True)]
-        self._slots_seen += 1
-        self._slot = next_slot
-        
-
-    def _losses(self, seen, level):
         slot = self._slot
-        n = len(self._ladder.spend[min(level + 16, LEVELS - 1)])
-        actual = _share(sum(seen[:n]), sum(seen))
+        n = len(self._ladder.spend[min(level + _TELLING, LEVELS - 1)])
+        scans = sum(seen)
+        actual = _share(sum(seen[:n]), scans)
         foreseen = [p.share[slot][n] for p in self._pasts]
-        other = slot - 1 if slot else 1
-        rough = sorted(abs(f - p.share[other][n]) for f, p in zip(foreseen, self._pasts))[len(foreseen) // 2]
+        beside = slot - 1 if slot else 1
+        steps = sorted(abs(f - p.share[beside][n]) for f, p in zip(foreseen, self._pasts, strict=True))
+        step = steps[len(steps) // 2]
         foreseen += [_share(sum(h[:n]), sum(h)) for h in (self._so_far, self._lately)]
-        mean = sum(f * w for f, w in zip(foreseen, self._weights)) // UNIT
-        normal = 2 * (RF * rough * rough // 256 + ((mean * mean + actual * actual) >> TOL) + (mean << 15) // sum(seen)) + 1
+        middle = sum(map(mul, foreseen, self._weights)) // UNIT
+        # What is normal: as far as a past mission differs from itself a slot earlier, an eighth of the slot's own
+        # size, and what chance does to so few scans. Not as far as past missions differ from each other: that is
+        # what is to be told.
+        normal = step * step + ((middle * middle + actual * actual) >> 5) + (middle << 16) // scans + 1
         worst = len(_EXP) - 1
-        return [min(worst, SHARP * (f - actual) ** 2 // normal) for f in foreseen]
+        return [min(worst, 2 * (f - actual) ** 2 // normal) for f in foreseen]
 
     def _reweigh(self, losses: Sequence[int]) -> None:
         weights = [w * _EXP[loss] >> 16 for w, loss in zip(self._weights, losses, strict=True)]
@@ -162,49 +153,53 @@ class Forecast:
             w * keep // total + (p >> _SHARE_BITS) for w, p in zip(weights, self._prior, strict=True)
         ]
 
-    def mixture(self, scenarios):
-        mixture, total = [0] * len(self._so_far), 0
-        for weight, scenario in scenarios:
-            mixture = [m + weight * x for m, x in zip(mixture, scenario, strict=True)]
-            total += weight
-        return [x // total for x in mixture]
+    def scenarios(self, seen: Histogram, ahead_256: int, level: int) -> list[Scenario]:
+        """What each expert worth asking says is to come.
 
-    def scenarios(self, seen: Histogram, ahead_256: int, level=None):
+        seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256; level:
+        the price level in force.
+        """
         weights = self._weights
-        if PROV and level is not None and self._pasts and sum(seen) > 64:
-            weights = [w * _EXP[l] >> 16 for w, l in zip(weights, self._losses(seen, level))]
-        slot = self._slot
-        bins = len(self._so_far)
-        floor = max(weights) >> 7
-        for past, weight in zip(self._pasts, weights, strict=False):
-            if weight > floor:
-                during, after = _unpack(past.during[slot], bins), _unpack(past.after[slot], bins)
-                yield weight, _shares([a + (b * ahead_256 >> 8) for a, b in zip(after, during)])
-        for past, weight in ((self._so_far, weights[-2]), (self._lately, weights[-1])):
-            if weight > floor:
-                yield weight, _shares(_plus(past, seen))
+        if self._pasts and sum(seen) > _FEW_SCANS:
+            weights = [
+                w * _EXP[loss] >> 16 for w, loss in zip(weights, self._losses(seen, level), strict=True)
+            ]
+        floor = max(weights) >> _NEGLIGIBLE_BITS
+        return [
+            Scenario(weight, _shares(counts))
+            for weight, counts in zip(weights, self._counts(seen, ahead_256), strict=True)
+            if weight > floor
+        ]
 
-    def level_256(self, scenarios, allowance: int) -> int:
+    def _counts(self, seen: Histogram, ahead_256: int) -> Iterator[Histogram]:
+        slot, bins = self._slot, len(self._so_far)
+        for past in self._pasts:
+            during, after = _unpack(past.during[slot], bins), _unpack(past.after[slot], bins)
+            yield [a + (b * ahead_256 >> 8) for a, b in zip(after, during, strict=True)]
+        yield _plus(self._so_far, seen)
+        yield _plus(self._lately, seen)
+
+    def level_256(self, scenarios: Iterable[Scenario], allowance: int) -> int:
         """The level, in 1/256, whose price is the mean of those at which each scenario uses up `allowance`.
 
         allowance: energy for 2**MIXTURE_BITS scans, in 1/65536 of a whole climb.
         """
         price = total = 0
-        for weight, scenario in scenarios:
-            price += weight * _price(self._solve(scenario, allowance))
+        for weight, shares in scenarios:
+            price += weight * _price(self._solve(shares, allowance))
             total += weight
-        return _level(price // total)
+        return _level_256(price // total)
 
-    def _solve(self, mixture: Histogram, allowance: int) -> int:
-        """The level at which the mixture costs `allowance`: a bisection, then a line between two levels."""
+    def _solve(self, shares: Histogram, allowance: int) -> int:
+        """The level at which the scenario costs `allowance`: a bisection, then a line between two levels."""
         spend = self._ladder.spend
         low, high = 0, LEVELS - 1
-        below, above = 0, dot(mixture, spend[high])
+        below, above = 0, dot(shares, spend[high])
         if above <= allowance:
             return _TOP
         while high - low > 1:
             middle = (low + high) >> 1
-            at = dot(mixture, spend[middle])
+            at = dot(shares, spend[middle])
             if at > allowance:
                 high, above = middle, at
             else:
@@ -212,25 +207,35 @@ class Forecast:
         return (low << 8) + ((allowance - below) << 8) // max(1, above - below)
 
 
+def mean(scenarios: Sequence[Scenario]) -> Histogram:
+    """The mean scenario, as shares of 2**MIXTURE_BITS."""
+    total = sum(s.weight for s in scenarios)
+    summed = [0] * len(scenarios[0].shares)
+    for weight, shares in scenarios:
+        summed = [m + weight * x for m, x in zip(summed, shares, strict=True)]
+    return [x // total for x in summed]
+
+
+def _shares(counts: Histogram) -> Histogram:
+    total = max(1, sum(counts))
+    return [(x << MIXTURE_BITS) // total for x in counts]
+
+
+def _price(level_256: int) -> int:
+    level, part = level_256 >> 8, level_256 & 255
+    below = _PRICES[min(level + 1, LEVELS - 1)]
+    return _PRICES[level] - ((_PRICES[level] - below) * part >> 8)
+
+
+def _level_256(price: int) -> int:
+    """The inverse of `_price`."""
+    above = max(0, bisect_left(_PRICES, -price, key=neg) - 1)
+    if above == LEVELS - 1:
+        return _TOP
+    gap = _PRICES[above] - _PRICES[above + 1]
+    return (above << 8) + ((_PRICES[above] - price) << 8) // gap
+
+
 def _share(part: int, whole: int) -> int:
     """In 1/32768: squares and sums of such shares stay small integers."""
     return (part << 15) // max(1, whole)
-
-
-def _shares(h):
-    total = sum(h) or 1
-    return [(x << MIXTURE_BITS) // total for x in h]
-
-def _price(level_256):
-    k, part = level_256 >> 8, level_256 & 255
-    return _PRICES[k] + ((_PRICES[k + 1] - _PRICES[k]) * part >> 8)
-
-def _level(price):
-    lo, hi = 0, LEVELS - 1
-    while hi - lo > 1:
-        mid = (lo + hi) >> 1
-        if _PRICES[mid] > price: lo = mid
-        else: hi = mid
-    return (lo << 8) + ((_PRICES[lo] - price) << 8) // (_PRICES[lo] - _PRICES[hi])
-
-_PRICES = [int(2**(30 - k / 4)) for k in range(LEVELS + 1)]

@@ -26,7 +26,7 @@ LEVELS = 49
 SCORE_BINS = 32
 MARGIN_BINS = 24
 _PRICE_SHIFT = 32
-_QUARTER_OCTAVES = (65536, 55109, 46341, 38968)
+QUARTER_OCTAVES = (65536, 55109, 46341, 38968)
 """2**(-k/4) for k in 0..3, in 1/65536."""
 
 
@@ -173,7 +173,7 @@ class Ladder:
         self.calibration = calibration
         self.costs = costs
         self.bins = len(calibration.trees_seen)
-        self._scores_of = [calibration.score_bin.index(b) for b in range(self.bins)]
+        self.scores_of = [calibration.score_bin.index(b) for b in range(self.bins)]
         """The lowest score of each bin."""
         self._margins_of = [calibration.margin_bin.rindex(b) for b in range(len(calibration.network_seen))]
         """The highest margin of each bin."""
@@ -189,7 +189,7 @@ class Ladder:
         gains = [[0, *(g >> 16 for g in accumulate(map(mul, row, network)))] for row in shares]
         bins = list(zip(trees, further, gains, strict=True))
         top = (ONE << _PRICE_SHIFT) // self.costs.trees_nj
-        self.price = [(top * _QUARTER_OCTAVES[k & 3]) >> (16 + (k >> 2)) for k in range(LEVELS)]
+        self.price = [(top * QUARTER_OCTAVES[k & 3]) >> (16 + (k >> 2)) for k in range(LEVELS)]
         self.trees_from: list[int] = []
         self.network_upto: list[int] = []
         self.spend: list[list[int]] = []
@@ -218,7 +218,7 @@ class Ladder:
         self.spend.append(spend)
         self.worth.append(worth)
         self.surplus.append(surplus)
-        self.trees_from.append(self._scores_of[len(spend) - 1] if spend else 256)
+        self.trees_from.append(self.scores_of[len(spend) - 1] if spend else 256)
         self.network_upto.append(self._margins_of[up - 1] if up else -1)
 
 

@@ -23,18 +23,12 @@ from itertools import chain, repeat
 from edge_runtime.governor.forecast import Past
 from edge_runtime.governor.ladder import Ladder
 from edge_runtime.governor.ledger import Ledger
-from edge_runtime.governor.pricing import Pricing
+from edge_runtime.governor.pricing import BLOCK, Pricing
 from edge_runtime.verdict import Rung
 
-import os
-SHORT=int(os.environ.get('SHORT','32'))
-BLOCK = 96
-"""Thresholds hold for this many scans."""
-PROBE_SHARE = int(os.environ.get("PS","512"))
+PROBE_SHARE = 512
 """Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
-_COUNT_SCANS = 256
-"""Scores are counted so many at a time: that costs as much as some ten decisions."""
 _AT_ONCE = 64
 """The trees and the network are paid for so many at a time while there is plenty."""
 _LEARN_ALL = 512
@@ -94,7 +88,7 @@ class Governor:
         self.learning = True
         self.network_upto = -1
         self.dense = self.ample = False
-        self._pay_screens(BLOCK + 1)
+        self._pay_screens(self._pricing.block + 1)
         self.note = self._scores.append
         self.bar = chain.from_iterable(self._blocks_of_bars()).__next__
         self.pays_trees = chain.from_iterable(self._paid(self._trees_nj)).__next__
@@ -144,16 +138,16 @@ class Governor:
     def _begin_block(self) -> None:
         now_us = self._clock_us()
         pricing = self._pricing
-        if len(self._scores) >= (_COUNT_SCANS // pricing.every if not pricing._dear else 1):
+        if len(self._scores) >= pricing.count_at:
             scores = bytes(self._scores)
             self._scores.clear()
-            pricing.count(scores, now_us)
+            pricing.count(scores)
             pricing.learn(self._learnt)
             self._trials += len(self._learnt)
             self._learnt.clear()
         pricing.update(now_us)
         pricing.set_thresholds()
-        self._pay_screens(BLOCK if not pricing._dear else SHORT)
+        self._pay_screens(pricing.block)
         self._blocks += 1
         self.learning = self._trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
@@ -168,13 +162,13 @@ class Governor:
         """The bar for each scan that will be screened in the block, 0 where a probe is due."""
         pricing = self._pricing
         self.network_upto = pricing.network_upto if self._limit >= Rung.NETWORK else -1
-        looks = max(1, (BLOCK if not pricing._dear else SHORT) // pricing.every)
+        looks = max(1, pricing.block // pricing.every)
         if self._limit < Rung.TREES:
             self.ample = False
             return [256] * looks
         bars = [pricing.trees_from] * looks
         self.ample = self.dense and pricing.trees_from == 0
-        self._probe_in -= looks*pricing.every
+        self._probe_in -= looks * pricing.every
         if self._probe_in <= 0:
             bars[self._random(looks) - 1] = 0
             self._probe_in = self._random(self._probe_gap)

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-import os
 from operator import add
 
-from edge_runtime.governor.forecast import MIXTURE_BITS, SLOTS, Forecast, Histogram, Past, dot
+from edge_runtime.governor.forecast import MIXTURE_BITS, SLOTS, Forecast, Histogram, Past, dot, mean
 from edge_runtime.governor.ladder import LEVELS, Ladder
 from edge_runtime.governor.ledger import Ledger
 
+BLOCK = 96
+"""Thresholds hold for this many scans."""
+_SHORT_BLOCK = 32
+"""The same where screening is dear: its density follows what was heard last."""
+_COUNT_SCANS = 256
+"""Scores are counted so many at a time: that costs as much as some ten decisions."""
 MAX_EVERY = 4096
 """At the least one scan in this many is screened."""
 _SPARSE = 4
 """Where screening does not earn its own energy, this many times fewer scans are screened, to notice when it would."""
-_RESOLVES = int(os.environ.get("RES","64"))
-"""How often in a mission the price is solved for anew; in the last slot as often as it is asked."""
+_RESOLVES = 64
+"""How often in a mission the price is solved for anew, and towards its end each eighth of what is left of it."""
 _REFRESH_TRIALS = 64
 """The ladder's tables are made anew when so many trials were learnt and a quarter more than were known before."""
 _DEAR_SCREENING = 6
-SH=int(os.environ.get("SH","5"))
-LO=float(os.environ.get("LO","1"))
-LO2=float(os.environ.get('LO2','8'))
-HI=float(os.environ.get("HI","2"))
-SPARSE=int(os.environ.get("SPARSE","4"))
-TELL=int(os.environ.get("TELL","8"))
-"""Screening is thinned out where it would take more than a sixth of what is left."""
+"""Screening is dear where all of it would take more than a sixth of the budget."""
+_TELLING = 8
+"""Scans are telling that would be worth the trees at a price so many levels lower, two octaves."""
 
 
 class Pricing:
     """The price in force, and what it means for the screen, the trees and the network.
 
     every: one scan in this many is screened.
+    block: the thresholds hold for this many scans; count_at: scores are to be counted when there are so many.
     trees_from: the lowest score that is worth the trees; 256 where none is.
     network_upto: the highest margin that is worth the network; -1 where none is.
     """
 
     __slots__ = (
-        "_bins", "_counted_us", "_duration_us", "_earns", "_earned", "_costs", "_telling", "_usual", "_dear", "_duty_256", "_duty", "_every", "_forecast", "_fraction", "_ladder",
-        "_learnt", "_ledger", "_level_256", "_mixture", "_scenarios", "_refreshed", "_scan_us", "_seen", "_slot",
-        "_slot_ends_us", "_solved_us", "every", "network_upto", "trees_from",
+        "_bins", "_cut_256", "_dear", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
+        "_learnt", "_ledger", "_level_256", "_look_costs", "_mixture", "_refreshed", "_scan_us", "_scenarios",
+        "_screened_16", "_seen", "_slot", "_slot_ends_us", "_solved_us", "_telling", "_telling_earns",
+        "_usually_telling", "block", "every", "network_upto", "trees_from",
     )  # fmt: skip
 
     def __init__(
@@ -57,19 +60,23 @@ class Pricing:
         self._scan_us = max(1, scan_us)
         self._bins = range(ladder.bins)
         self._seen: Histogram = [0] * ladder.bins
-        self._counted_us = now_us
         self._learnt = self._refreshed = 0
+        self._earned = -1
         self._fraction = 0
         self._every = self.every = 1
-        self._duty_256 = 256
-        self._dear = duration_us // scan_us * ladder.costs.screen_nj * _DEAR_SCREENING > ledger.budget_nj
-        self._earned = -1
-        self._duty = 65536
+        self._screened_16 = 1 << 16
+        """Of the scans that `_every` gives, the share that is screened, in 1/65536."""
+        self._dear = self._is_dear(duration_us // self._scan_us, ledger.budget_nj)
+        self.block = _SHORT_BLOCK if self._dear else BLOCK
+        self._level_256 = LEVELS // 2 << 8
         self._begin_slot(now_us)
         self._forecast = Forecast(ladder, pasts, self._slot)
         self._solve(now_us)
         self._thin_out(now_us)
         self.set_thresholds()
+
+    def _is_dear(self, scans: int, energy_nj: int) -> bool:
+        return scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > energy_nj
 
     @property
     def trust_in_plan(self) -> float:
@@ -81,12 +88,20 @@ class Pricing:
         """The price level in force, 0 (nothing is worth its energy) to LEVELS - 1."""
         return self._level_256 / 256
 
-    def count(self, scores: bytes, now_us: int) -> None:
+    @property
+    def count_at(self) -> int:
+        """Where screening is dear each block is counted, elsewhere only as many scores as are worth the counting."""
+        return 1 if self._dear else _COUNT_SCANS // self.every
+
+    def count(self, scores: bytes) -> None:
         """Take in the scores of the scans screened since the last count."""
         binned = scores.translate(self._ladder.calibration.score_bin)
         new = [binned.count(index) for index in self._bins]
         self._seen = list(map(add, self._seen, new if self.every == 1 else [n * self.every for n in new]))
-        self._gauge(new, len(scores))
+        if self._dear:
+            self._follow(new, len(scores))
+        else:
+            self._weigh_screening(new, len(scores))
 
     def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
         """Add what the trees and the network found to the calibration's counts."""
@@ -103,16 +118,15 @@ class Pricing:
             self._refresh()
             self._solve(now_us)
             self._thin_out(now_us)
-        elif now_us - self._solved_us >= self._duration_us // _RESOLVES or self._slot == SLOTS - 1:
+        elif now_us - self._solved_us >= min(self._duration_us // _RESOLVES, self._duration_us - now_us >> 3):
             self._solve(now_us)
 
     def set_thresholds(self) -> None:
-        """Levels between two steps of the scale are shared in time: a fraction of the calls goes one higher."""
-        self._fraction += self._level_256 & 255
-        level = min((self._level_256 >> 8) + (self._fraction >> 8), LEVELS - 1)
+        """A cut between two bins of the score is shared in time: a fraction of the calls takes one bin more."""
+        self._fraction += self._cut_256 & 255
+        bins = (self._cut_256 >> 8) + (self._fraction >> 8)
         self._fraction &= 255
-        self.trees_from = self._ladder.trees_from[level]
-        self.network_upto = self._ladder.network_upto[level]
+        self.trees_from = self._ladder.scores_of[bins - 1] if bins else 256
 
     def _begin_slot(self, now_us: int) -> None:
         self._slot = min(max(0, now_us) * SLOTS // self._duration_us, SLOTS - 1)
@@ -130,28 +144,52 @@ class Pricing:
         self._solved_us = now_us
         ahead_us = (self._slot + 1) * self._duration_us - now_us * SLOTS
         ahead_256 = min(256, max(0, (ahead_us << 8) // self._duration_us))
-        self._scenarios = list(self._forecast.scenarios(self._seen, ahead_256, getattr(self, '_level_256', None) and self._level_256 >> 8))
-        self._mixture = self._forecast.mixture(self._scenarios)
+        self._scenarios = self._forecast.scenarios(self._seen, ahead_256, self._level_256 >> 8)
+        self._mixture = mean(self._scenarios)
         self._level_256 = self._level_at(self._every, now_us)
-        self._set_gauge()
+        self._apply()
+
+    def _apply(self) -> None:
+        """What follows from the price: the cut between scores, the network's margin, what a look must earn.
+
+        Between two levels of the scale the cut lies where that share of the scans between theirs is above it: a
+        higher score is never worth less, whatever the few trials of its bin say, so to take the best of those scans
+        beats taking all of them part of the time.
+        """
+        ladder, mixture = self._ladder, self._mixture
+        level, part = self._level_256 >> 8, self._level_256 & 255
+        above = min(level + 1, LEVELS - 1)
+        cut, last = len(ladder.spend[level]), len(ladder.spend[above])
+        wanted = sum(mixture[cut:last]) * part >> 8
+        while cut < last and wanted >= mixture[cut]:
+            wanted -= mixture[cut]
+            cut += 1
+        self._cut_256 = (cut << 8) + ((wanted << 8) // mixture[cut] if cut < last else 0)
+        low, high = ladder.network_upto[level], ladder.network_upto[above]
+        self.network_upto = low + ((high - low) * part >> 8)
+        self._look_costs = ladder.price[level] * ladder.costs.screen_nj >> 24
+        if self._dear:
+            self._telling = len(ladder.spend[min(level + _TELLING, LEVELS - 1)])
+            telling = max(1, sum(mixture[: self._telling]))
+            self._usually_telling = telling << 16 >> MIXTURE_BITS
+            self._telling_earns = (dot(mixture, ladder.surplus[level]) << 8) // telling
 
     def _level_at(self, every: int, now_us: int) -> int:
         """The price level where one scan in `every` is screened."""
         scans = max(0, self._duration_us - now_us) // (self._scan_us * every)
-        budget_nj = self._ledger.unspent_nj - (self._ladder.costs.screen_nj * scans * self._duty_256 >> 8)
+        budget_nj = self._ledger.unspent_nj - (self._ladder.costs.screen_nj * scans * self._screened_16 >> 16)
         if budget_nj <= 0:
             return 0
         allowance = (budget_nj << (16 + MIXTURE_BITS)) // (max(1, scans) * self._ladder.costs.always_nj)
         return self._forecast.level_256(self._scenarios, allowance)
 
     def _thin_out(self, now_us: int) -> None:
-        """Where screening is dear beside the budget: screen as few scans as find the most worth in all."""
+        """Where screening is dear beside what is left: screen as few scans as find the most worth in all."""
         scans = max(0, self._duration_us - now_us) // self._scan_us
-        if self._every == 1 and scans * self._ladder.costs.screen_nj * 6 <= self._ledger.unspent_nj:
+        if self._every == 1 and not self._is_dear(scans, self._ledger.unspent_nj):
             return
-        duty = self._duty_256
-        self._duty_256 = 256
         best, every = 0, 1
+        screened_16, self._screened_16 = self._screened_16, 1 << 16
         while every <= MAX_EVERY:
             level_256 = self._level_at(every, now_us)
             worth = self._worth(self._mixture, level_256) // every
@@ -159,7 +197,9 @@ class Pricing:
             if worth > best + (best >> 4):
                 best, self._every, self._level_256 = worth, every, level_256
             every *= 2
-        self._duty_256 = duty
+        self._screened_16 = screened_16
+        self.every = self._every
+        self._apply()
 
     def _worth(self, mixture: Histogram, level_256: int) -> int:
         """What 2**MIXTURE_BITS scans of the mixture are expected to find at a level, in 1/65536."""
@@ -168,31 +208,25 @@ class Pricing:
         above = dot(mixture, self._ladder.worth[min(level + 1, LEVELS - 1)])
         return below + ((above - below) * part >> 8)
 
-    def _gauge(self, new: Histogram, looks: int) -> None:
-        """Screen more densely where what was heard last pays for it, more sparsely where it does not."""
-        if not self._dear:
-            earned = (dot(new, self._ladder.surplus[self._level_256 >> 8]) << 8) // looks
-            self._earned = earned if self._earned < 0 else (self._earned + earned) >> 1
-            self.every = self._every * (SPARSE if self._earned < self._costs << SH else 1)
-            self._duty_256 = 256 * self._every // self.every
-            return
-        heard = (sum(new[: self._telling]) << 10) + 8 * self._usual
-        earns = self._earns * heard // (looks + 8) >> 10
-        self._duty += ((self._every << 16) // self.every - self._duty) >> 6
-        self._duty_256 = self._duty + 200 >> 8
-        if earns * LO < self._costs:
-            self.every = self._every * SPARSE
-        elif earns > self._costs * HI:
-            self.every = max(1, self._every // SPARSE)
+    def _weigh_screening(self, new: Histogram, looks: int) -> None:
+        """Screen sparsely where what screening finds is worth less than an eighth of its own energy."""
+        earned = (dot(new, self._ladder.surplus[self._level_256 >> 8]) << 8) // looks
+        self._earned = earned if self._earned < 0 else (self._earned + earned) >> 1
+        self.every = self._every * (_SPARSE if self._earned < self._look_costs >> 3 else 1)
+        self._screened_16 = (self._every << 16) // self.every
+
+    def _follow(self, new: Histogram, looks: int) -> None:
+        """Screening is dear: screen more densely while what was heard last pays for it, more sparsely where not.
+
+        Signals come in bursts. A look earns what a telling scan earns by the forecast, as often as the last block's
+        scans were telling (with eight scans as usual added, for a block has few).
+        """
+        telling_16 = ((sum(new[: self._telling]) << 16) + 8 * self._usually_telling) // (looks + 8)
+        earns = self._telling_earns * telling_16 >> 16
+        self._screened_16 += ((self._every << 16) // self.every - self._screened_16) >> 6
+        if earns < self._look_costs:
+            self.every = self._every * _SPARSE
+        elif earns > 2 * self._look_costs:
+            self.every = max(1, self._every // _SPARSE)
         else:
             self.every = self._every
-
-    def _set_gauge(self) -> None:
-        """What a telling look earns, by the forecast; a look costs _costs."""
-        level = self._level_256 >> 8
-        ladder = self._ladder
-        self._telling = len(ladder.spend[min(level + TELL, LEVELS - 1)])
-        telling = sum(self._mixture[: self._telling])
-        self._usual = (telling << 10 >> MIXTURE_BITS)
-        self._earns = dot(self._mixture, ladder.surplus[level]) // max(1, telling)
-        self._costs = max(1, ladder.price[level] * ladder.costs.screen_nj >> 32)

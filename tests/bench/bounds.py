@@ -65,7 +65,9 @@ def _per_scan(rate: float, costs: Costs, spend_nj: Floats) -> Floats:
 
 def switch_unforeseen(costs: Costs, share: float) -> float:
     """The bound on the mean share of the oracle in missions of `switch`, at a budget of this share of always-on."""
-    low_high = [_one_way(costs, share, *pair) for pair in ((SWITCH_LOW, SWITCH_HIGH), (SWITCH_HIGH, SWITCH_LOW))]
+    low_high = [
+        _one_way(costs, share, *pair) for pair in ((SWITCH_LOW, SWITCH_HIGH), (SWITCH_HIGH, SWITCH_LOW))
+    ]
     return float(np.mean(low_high))
 
 
