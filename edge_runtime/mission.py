@@ -113,10 +113,11 @@ def _governor(
     from edge_runtime.governor import in_the_loop  # noqa: PLC0415 (only who has a budget pays for it)
 
     budget, earlier = in_the_loop.budget_of(args, mission), in_the_loop.recorded(args.journal)
+    learnt = in_the_loop.remembered(args.journal)
 
     def govern(engine: Engine, journal: JournalWriter, stack: ExitStack) -> Engine:
         return in_the_loop.under_budget(
-            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack
+            engine, bundle, mission, budget, journal, earlier, monotonic_us, stack, learnt
         )
 
     return govern

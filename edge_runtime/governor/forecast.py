@@ -110,6 +110,15 @@ class Forecast:
         self._weights = list(self._prior)
 
     @property
+    def state(self) -> tuple[list[int], list[int], list[int]]:
+        """The mission's scans by bin so far and lately, and the weights: what a restart should not lose."""
+        return self._so_far, self._lately, self._weights
+
+    def resume(self, so_far: list[int], lately: list[int], weights: list[int]) -> None:
+        """Continue from a state."""
+        self._so_far, self._lately, self._weights = so_far, lately, weights
+
+    @property
     def trust_in_plan(self) -> float:
         """The weight of the plan's past missions, 0 to 1, for people."""
         return sum(self._weights[: len(self._pasts)]) / UNIT

@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from edge_runtime import journal
@@ -15,11 +16,14 @@ from edge_runtime.errors import BadInput
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.engine import GovernedEngine, Screening, governed
 from edge_runtime.governor.ladder import Costs
+from edge_runtime.governor.memory import remembered
 from edge_runtime.journal import JournalWriter, Kind
-from edge_runtime.planning.work import calibration, work
+from edge_runtime.planning.work import scored, work
 from edge_runtime.power.figures import capacity_j
 from edge_runtime.power.modelled import loop_work
 from hw_profiles import Mission
+
+__all__ = ["budget_of", "recorded", "remembered", "under_budget"]
 
 
 def budget_of(args: Namespace, mission: Mission) -> Budget:
@@ -50,10 +54,13 @@ def under_budget(
     earlier: Iterable[bytes],
     clock_us: Callable[[], int],
     stack: ExitStack,
+    learnt: bytes | None = None,
 ) -> GovernedEngine:
     """The engine, asked no more often than the budget allows; the account is closed with `stack`.
 
-    earlier: what `recorded` gave before this run began. Raises BadInput where the engine has no screen to go by.
+    earlier, learnt: what `recorded` and `remembered` gave before this run began.
+
+    Raises BadInput where the engine has no screen to go by.
     """
     if not isinstance(engine, Screening):
         raise BadInput(
@@ -70,13 +77,15 @@ def under_budget(
     under, ledger = governed(
         engine,
         budget,
-        calibration(bundle.manifest),
+        scored(bundle.manifest),
         costs,
         scan_us=round(1e6 / mission.scan_hz.middle),
         clock_us=clock_us,
         unix_us=lambda: time.time_ns() // 1000,
         record=record,
         recorded=earlier,
+        memory=learnt,
+        remember=partial(writer.append, Kind.LEARNT),
     )
     stack.callback(ledger.close)
     return under

@@ -31,6 +31,8 @@ PROBE_SHARE = 512
 never changes (a signal that was there before the first scan) is met all the same."""
 _AT_ONCE = 64
 """The trees and the network are paid for so many at a time while there is plenty."""
+_REMEMBER_TRIALS = 64
+"""What was learnt is remembered when it is so many trials more, and at each slot's end."""
 _LEARN_ALL = 512
 """After so many trials only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
 _LEARN_ONE_IN = 64
@@ -43,6 +45,7 @@ class Governor:
     duration_us: the mission's length; scan_us: time between scans, as expected.
     clock_us: the mission's clock, 0 at its start.
     seed: of the random probes.
+    memory: the payload that `remember` got last before a restart. remember: is given what was learnt, now and then.
 
     dense: every scan of the running block is screened and paid for; no need to ask `wants_screen`.
     note(score), bar(): for each screened scan, first hand in the screen's score, 0 to 255, then ask for the bar:
@@ -56,7 +59,7 @@ class Governor:
 
     __slots__ = (
         "_blocks", "_clock_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
-        "_probe_gap", "_probe_in", "_scores", "_screen_nj", "_seed", "_trees_nj", "_trials", "ample",
+        "_probe_gap", "_probe_in", "_remember", "_remembered", "_scores", "_screen_nj", "_seed", "_trees_nj", "ample",
         "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
     )  # fmt: skip
 
@@ -70,15 +73,19 @@ class Governor:
         scan_us: int,
         clock_us: Callable[[], int],
         seed: int = 1,
+        memory: bytes | None = None,
+        remember: Callable[[bytes], None] = lambda _payload: None,
     ) -> None:
         self.ladder = ladder
         self._ledger = ledger
         self._clock_us = clock_us
         self._screen_nj, self._trees_nj, self._network_nj = ladder.costs
-        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us())
+        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us(), memory)
+        self._remember = remember
+        self._remembered = self._pricing.trials
         self._scores = bytearray()
         self._learnt: list[tuple[int, int, bool, bool | None]] = []
-        self._blocks = self._trials = 0
+        self._blocks = 0
         self._look_in = 0
         self._limit = Rung.NETWORK
         self._seed = seed
@@ -143,13 +150,15 @@ class Governor:
             self._scores.clear()
             pricing.count(scores)
             pricing.learn(self._learnt)
-            self._trials += len(self._learnt)
             self._learnt.clear()
-        pricing.update(now_us)
+        slot_over = pricing.update(now_us)
+        if slot_over or pricing.trials - self._remembered >= _REMEMBER_TRIALS:
+            self._remembered = pricing.trials
+            self._remember(pricing.memory)
         pricing.set_thresholds()
         self._pay_screens(pricing.block)
         self._blocks += 1
-        self.learning = self._trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
+        self.learning = pricing.trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
     def _pay_screens(self, screens: int) -> None:
         """Where every scan of the block is screened, its screens are paid together, before they run.

@@ -8,6 +8,7 @@ from operator import add
 from edge_runtime.governor.forecast import MIXTURE_BITS, SLOTS, Forecast, Histogram, Past, dot, mean
 from edge_runtime.governor.ladder import LEVELS, Ladder
 from edge_runtime.governor.ledger import Ledger
+from edge_runtime.governor.memory import Memory
 
 BLOCK = 96
 """Thresholds hold for this many scans."""
@@ -36,13 +37,14 @@ class Pricing:
     block: the thresholds hold for this many scans; count_at: scores are to be counted when there are so many.
     trees_from: the lowest score that is worth the trees; 256 where none is.
     network_upto: the highest margin that is worth the network; -1 where none is.
+    trials: how often the field has told what the trees found.
     """
 
     __slots__ = (
         "_bins", "_cut_256", "_dear", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
-        "_learnt", "_ledger", "_level_256", "_look_costs", "_mixture", "_refreshed", "_scan_us", "_scenarios",
+        "_ledger", "_level_256", "_look_costs", "_mixture", "_refreshed", "_scan_us", "_scenarios",
         "_screened_16", "_seen", "_slot", "_slot_ends_us", "_solved_us", "_telling", "_telling_earns",
-        "_usually_telling", "block", "every", "network_upto", "trees_from",
+        "_usually_telling", "block", "every", "network_upto", "trees_from", "trials",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,7 @@ class Pricing:
         duration_us: int,
         scan_us: int,
         now_us: int,
+        memory: bytes | None = None,
     ) -> None:
         self._ladder = ladder
         self._ledger = ledger
@@ -60,7 +63,7 @@ class Pricing:
         self._scan_us = max(1, scan_us)
         self._bins = range(ladder.bins)
         self._seen: Histogram = [0] * ladder.bins
-        self._learnt = self._refreshed = 0
+        self.trials = self._refreshed = 0
         self._earned = -1
         self._fraction = 0
         self._every = self.every = 1
@@ -71,9 +74,28 @@ class Pricing:
         self._level_256 = LEVELS // 2 << 8
         self._begin_slot(now_us)
         self._forecast = Forecast(ladder, pasts, self._slot)
+        if memory is not None:
+            self._resume(memory, len(self._forecast.state[2]))
         self._solve(now_us)
         self._thin_out(now_us)
         self.set_thresholds()
+
+    def _resume(self, memory: bytes, experts: int) -> None:
+        calibration = self._ladder.calibration
+        known = Memory.unpack(memory, calibration, experts)
+        if known is None:
+            return
+        self.trials = self._refreshed = max(0, sum(known.trees_seen) - sum(calibration.trees_seen))
+        calibration.resume(*known[:4])
+        self._ladder.refresh()
+        self._forecast.resume(*known[4:])
+
+    @property
+    def memory(self) -> bytes:
+        """What a restart should not lose (memory.py)."""
+        c = self._ladder.calibration
+        counts = c.trees_seen, c.trees_changed, c.network_seen, c.network_changed
+        return Memory(*counts, *self._forecast.state).pack(c)
 
     def _is_dear(self, scans: int, energy_nj: int) -> bool:
         return scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > energy_nj
@@ -107,10 +129,13 @@ class Pricing:
         """Add what the trees and the network found to the calibration's counts."""
         for trial in trials:
             self._ladder.calibration.add(*trial)
-            self._learnt += 1
+            self.trials += 1
 
-    def update(self, now_us: int) -> None:
-        """Move the price with time: at a slot's end judge the experts, in between solve anew now and then."""
+    def update(self, now_us: int) -> bool:
+        """Move the price with time: at a slot's end judge the experts, in between solve anew now and then.
+
+        True at a slot's end: the time to remember what was learnt.
+        """
         if now_us >= self._slot_ends_us:
             self._begin_slot(now_us)
             self._forecast.judge(self._seen, self._level_256 >> 8, self._slot)
@@ -118,8 +143,10 @@ class Pricing:
             self._refresh()
             self._solve(now_us)
             self._thin_out(now_us)
-        elif now_us - self._solved_us >= min(self._duration_us // _RESOLVES, self._duration_us - now_us >> 3):
+            return True
+        if now_us - self._solved_us >= min(self._duration_us // _RESOLVES, self._duration_us - now_us >> 3):
             self._solve(now_us)
+        return False
 
     def set_thresholds(self) -> None:
         """A cut between two bins of the score is shared in time: a fraction of the calls takes one bin more."""
@@ -134,9 +161,9 @@ class Pricing:
         self._slot_ends_us = 1 << 63 if last else (self._slot + 1) * self._duration_us // SLOTS
 
     def _refresh(self) -> None:
-        learnt = self._learnt - self._refreshed
+        learnt = self.trials - self._refreshed
         if learnt >= _REFRESH_TRIALS and 4 * learnt >= self._refreshed:
-            self._refreshed = self._learnt
+            self._refreshed = self.trials
             self._ladder.refresh()
 
     def _solve(self, now_us: int) -> None:
