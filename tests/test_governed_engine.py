@@ -15,7 +15,7 @@ from edge_runtime.governor import Budget, Costs, Entry
 from edge_runtime.governor.engine import GovernedEngine, governed
 from edge_runtime.governor.ledger import Ledger
 from edge_runtime.journal import JournalWriter, Kind
-from edge_runtime.planning.work import calibration
+from edge_runtime.planning.work import scored
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
 from edge_runtime.verdict import Rung
@@ -52,7 +52,7 @@ class Field:
         engine, ledger = governed(
             CompiledEngine.of(self.bundle),
             self.budget,
-            calibration(self.bundle.manifest),
+            scored(self.bundle.manifest),
             COSTS,
             scan_us=SCAN_US,
             clock_us=lambda: self.now_us - began_us,  # a process's own clock
@@ -94,7 +94,7 @@ def test_a_budget_is_kept_through_kills(
         verdict = engine.infer(sweep)
         rungs[verdict.rung] += 1
         if verdict.rung == Rung.TREES:
-            assert verdict == plain.infer(sweep)
+            assert verdict == plain.infer_unscreened(sweep)
             spent_nj += COSTS.screen_nj * 2 + COSTS.trees_nj
         elif verdict.rung == Rung.SCREEN:
             assert verdict == plain.infer(sweep)

@@ -5,7 +5,7 @@ which need no plan and begin with what the bundle's calibration scans were like.
 scenario the price at which what is left of the budget just suffices; the price in force is their mean, weighted by
 belief: what a joule kept back is worth on average over what may come. (The price of the mean scenario would spend
 too early whatever only some of them need later.) Weights follow from how well each expert foresaw the slots that are
-over and the running one so far, and a fixed share lets a written-off expert come back (Herbster and Warmuth, Machine
+over, and a fixed share lets a written-off expert come back (Herbster and Warmuth, Machine
 Learning 32, 1998). A plan that is right rules; one that turns out wrong fades within some slots.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import add, mul, neg
 from typing import NamedTuple
@@ -29,13 +29,13 @@ UNIT = 1 << 20
 """The sum of all weights."""
 MIXTURE_BITS = 13
 """The shares of a mixture add up to 2**13, so that its products with the ladder's tables stay below 2**30."""
+_PAST_BITS = 16
+"""A past mission counts 2**16 scans, whatever it had: products with the ladder's tables stay short."""
 _TOP = (LEVELS - 1) << 8
 _PRICES = [(QUARTER_OCTAVES[k & 3] << 14) >> (k >> 2) for k in range(LEVELS)]
 """The price of each level, against level 0's at 2**30."""
 _TELLING = 16
 """Experts are judged at a price so many levels lower than that in force: four octaves."""
-_FEW_SCANS = 64
-"""The running slot judges the experts, too, once it holds more scans than these."""
 _NEGLIGIBLE_BITS = 7
 """Experts with less than 1/128 of the weight of the best are not asked."""
 _SHARE_BITS = 9
@@ -50,10 +50,12 @@ _EXP = (
 
 
 class Scenario(NamedTuple):
-    """One expert's word: the scans to come by score bin, in shares of 2**MIXTURE_BITS, and its weight."""
+    """One expert's word: its number and weight; the scans to come by score bin, in any unit, and their sum."""
 
+    expert: int
     weight: int
-    shares: Histogram
+    counts: Sequence[int]
+    total: int
 
 
 def dot(a: Sequence[int], b: Sequence[int]) -> int:
@@ -69,24 +71,26 @@ class Past:
     """A past mission: scans by score bin in each of SLOTS slots.
 
     share[slot][n]: the share of the slot's scans that lies in the first n bins, the most telling ones.
-    during, after: a slot's histogram, and that of all slots behind it, each packed into one integer (a bin a
-        lane of 64 bits): weighing and adding histograms then costs two long operations instead of a loop.
     """
 
-    __slots__ = ("after", "during", "share")
+    __slots__ = ("_after", "_bins", "_during", "share")
 
     def __init__(self, slots: Sequence[Sequence[int]]) -> None:
-        self.during = [_pack(slot) for slot in slots]
-        self.after = [*accumulate(reversed(self.during[1:]), initial=0)][::-1]
+        self._bins = len(slots[0])
+        total = max(1, sum(map(sum, slots)))
+        # Each packed into one integer (a bin a lane of 64 bits): to weigh and to add them takes two operations.
+        self._during = [_pack([((n << _PAST_BITS) + (total >> 1)) // total for n in slot]) for slot in slots]
+        self._after = [*accumulate(reversed(self._during[1:]), initial=0)][::-1]
         self.share = [[_share(n, sum(slot)) for n in accumulate(slot, initial=0)] for slot in slots]
+
+    def ahead(self, slot: int, ahead_256: int) -> Sequence[int]:
+        """Scans by bin, in a unit of its own, in what is ahead of a slot (in 1/256 of it) and in those behind it."""
+        lanes = (self._after[slot] << 4) + self._during[slot] * (ahead_256 >> 4)
+        return struct.unpack(f"<{self._bins}Q", lanes.to_bytes(8 * self._bins, "little"))
 
 
 def _pack(histogram: Sequence[int]) -> int:
     return int.from_bytes(struct.pack(f"<{len(histogram)}Q", *histogram), "little")
-
-
-def _unpack(lanes: int, bins: int) -> Sequence[int]:
-    return struct.unpack(f"<{bins}Q", lanes.to_bytes(8 * bins, "little"))
 
 
 class Forecast:
@@ -96,7 +100,7 @@ class Forecast:
     slot: the slot in which the forecast begins, above 0 after a restart.
     """
 
-    __slots__ = ("_ladder", "_lately", "_pasts", "_prior", "_slot", "_so_far", "_weights")
+    __slots__ = ("_ladder", "_lately", "_levels", "_pasts", "_prior", "_slot", "_so_far", "_weights")
 
     def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
         self._ladder = ladder
@@ -108,6 +112,8 @@ class Forecast:
         self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
         self._prior += [free // 2] * 2
         self._weights = list(self._prior)
+        self._levels = [LEVELS // 3] * (len(self._prior) + 1)
+        """Where each expert's price was when it was asked last, and that of a mixture."""
 
     @property
     def state(self) -> tuple[list[int], list[int], list[int]]:
@@ -162,31 +168,23 @@ class Forecast:
             w * keep // total + (p >> _SHARE_BITS) for w, p in zip(weights, self._prior, strict=True)
         ]
 
-    def scenarios(self, seen: Histogram, ahead_256: int, level: int) -> list[Scenario]:
+    def scenarios(self, seen: Histogram, ahead_256: int) -> list[Scenario]:
         """What each expert worth asking says is to come.
 
-        seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256; level:
-        the price level in force.
+        seen: the running slot's scans by bin; ahead_256: how much of the slot is still ahead, in 1/256.
         """
         weights = self._weights
-        if self._pasts and sum(seen) > _FEW_SCANS:
-            weights = [
-                w * _EXP[loss] >> 16 for w, loss in zip(weights, self._losses(seen, level), strict=True)
-            ]
         floor = max(weights) >> _NEGLIGIBLE_BITS
+        own = (_plus(self._so_far, seen), _plus(self._lately, seen))
+        first = len(self._pasts)
         return [
-            Scenario(weight, _shares(counts))
-            for weight, counts in zip(weights, self._counts(seen, ahead_256), strict=True)
-            if weight > floor
+            Scenario(expert, weight, counts, sum(counts))
+            for expert, (weight, past) in enumerate(zip(weights, self._pasts, strict=False))
+            if weight > floor and any(counts := past.ahead(self._slot, ahead_256))
+        ] + [
+            Scenario(expert, max(1, weights[expert]), counts, max(1, sum(counts)))
+            for expert, counts in enumerate(own, first)
         ]
-
-    def _counts(self, seen: Histogram, ahead_256: int) -> Iterator[Histogram]:
-        slot, bins = self._slot, len(self._so_far)
-        for past in self._pasts:
-            during, after = _unpack(past.during[slot], bins), _unpack(past.after[slot], bins)
-            yield [a + (b * ahead_256 >> 8) for a, b in zip(after, during, strict=True)]
-        yield _plus(self._so_far, seen)
-        yield _plus(self._lately, seen)
 
     def level_256(self, scenarios: Iterable[Scenario], allowance: int) -> int:
         """The level, in 1/256, whose price is the mean of those at which each scenario uses up `allowance`.
@@ -194,40 +192,52 @@ class Forecast:
         allowance: energy for 2**MIXTURE_BITS scans, in 1/65536 of a whole climb.
         """
         price = total = 0
-        for weight, shares in scenarios:
-            price += weight * _price(self._solve(shares, allowance))
-            total += weight
+        for scenario in scenarios:
+            price += scenario.weight * _price(
+                self._solve(scenario, allowance * scenario.total >> MIXTURE_BITS)
+            )
+            total += scenario.weight
         return _level_256(price // total)
 
-    def _solve(self, shares: Histogram, allowance: int) -> int:
-        """The level at which the scenario costs `allowance`: a bisection, then a line between two levels."""
-        spend = self._ladder.spend
-        low, high = 0, LEVELS - 1
-        below, above = 0, dot(shares, spend[high])
-        if above <= allowance:
-            return _TOP
+    def level_of(self, mixture: Histogram, allowance: int) -> int:
+        """The level, in 1/256, at which one mixture, as `mean` gives it, uses up `allowance`."""
+        return self._solve(Scenario(-1, 1, mixture, 1 << MIXTURE_BITS), allowance)
+
+    def _solve(self, scenario: Scenario, allowance: int) -> int:
+        """The level at which the scenario costs `allowance`: a search from where it was, then a line."""
+        spend, counts = self._ladder.spend, scenario.counts
+        low = self._levels[scenario.expert]
+        below = dot(counts, spend[low])
+        step = 1
+        high, above = LEVELS, 0
+        while low and below > allowance:
+            high, above = low, below
+            low = max(0, low - step)
+            below = dot(counts, spend[low])
+            step *= 2
         while high - low > 1:
-            middle = (low + high) >> 1
-            at = dot(shares, spend[middle])
+            middle = min((low + high) >> 1, low + step) if high == LEVELS else (low + high) >> 1
+            at = dot(counts, spend[middle])
             if at > allowance:
                 high, above = middle, at
             else:
                 low, below = middle, at
-        return (low << 8) + ((allowance - below) << 8) // max(1, above - below)
+                step *= 2
+        self._levels[scenario.expert] = low
+        if high == LEVELS:
+            return _TOP
+        # At level 0 a network that is nearly free may still seem worth it; nothing is above that level.
+        return (low << 8) + (max(0, allowance - below) << 8) // max(1, above - below)
 
 
 def mean(scenarios: Sequence[Scenario]) -> Histogram:
     """The mean scenario, as shares of 2**MIXTURE_BITS."""
-    total = sum(s.weight for s in scenarios)
-    summed = [0] * len(scenarios[0].shares)
-    for weight, shares in scenarios:
-        summed = [m + weight * x for m, x in zip(summed, shares, strict=True)]
-    return [x // total for x in summed]
-
-
-def _shares(counts: Histogram) -> Histogram:
-    total = max(1, sum(counts))
-    return [(x << MIXTURE_BITS) // total for x in counts]
+    summed = [0] * len(scenarios[0].counts)
+    for scenario in scenarios:
+        factor = (scenario.weight << 16) // scenario.total
+        summed = [m + factor * x for m, x in zip(summed, scenario.counts, strict=True)]
+    total = max(1, sum(summed))
+    return [(x << MIXTURE_BITS) // total for x in summed]
 
 
 def _price(level_256: int) -> int:

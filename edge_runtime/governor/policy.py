@@ -145,10 +145,8 @@ class Governor:
     def _begin_block(self) -> None:
         now_us = self._clock_us()
         pricing = self._pricing
-        if len(self._scores) >= pricing.count_at:
-            scores = bytes(self._scores)
+        if pricing.take_in(self._scores):
             self._scores.clear()
-            pricing.count(scores)
             pricing.learn(self._learnt)
             self._learnt.clear()
         slot_over = pricing.update(now_us)

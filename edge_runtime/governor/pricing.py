@@ -10,9 +10,9 @@ from edge_runtime.governor.ladder import LEVELS, Ladder
 from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.memory import Memory
 
-BLOCK = 96
+BLOCK = 128
 """Thresholds hold for this many scans."""
-_SHORT_BLOCK = 32
+_SHORT_BLOCK = 48
 """The same where screening is dear: its density follows what was heard last."""
 _COUNT_SCANS = 256
 """Scores are counted so many at a time: that costs as much as some ten decisions."""
@@ -20,7 +20,7 @@ MAX_EVERY = 4096
 """At the least one scan in this many is screened."""
 _SPARSE = 4
 """Where screening does not earn its own energy, this many times fewer scans are screened, to notice when it would."""
-_RESOLVES = 64
+_RESOLVES = 32
 """How often in a mission the price is solved for anew, and towards its end each eighth of what is left of it."""
 _REFRESH_TRIALS = 64
 """The ladder's tables are made anew when so many trials were learnt and a quarter more than were known before."""
@@ -34,17 +34,44 @@ class Pricing:
     """The price in force, and what it means for the screen, the trees and the network.
 
     every: one scan in this many is screened.
-    block: the thresholds hold for this many scans; count_at: scores are to be counted when there are so many.
+    block: the thresholds hold for this many scans.
     trees_from: the lowest score that is worth the trees; 256 where none is.
     network_upto: the highest margin that is worth the network; -1 where none is.
     trials: how often the field has told what the trees found.
     """
 
     __slots__ = (
-        "_bins", "_cut_256", "_dear", "_duration_us", "_earned", "_every", "_forecast", "_fraction", "_ladder",
-        "_ledger", "_level_256", "_look_costs", "_mixture", "_refreshed", "_scan_us", "_scenarios",
-        "_screened_16", "_seen", "_slot", "_slot_ends_us", "_solved_us", "_telling", "_telling_earns",
-        "_usually_telling", "block", "every", "network_upto", "trees_from", "trials",
+        "_bins",
+        "_counts_for",
+        "_cut_256",
+        "_dear",
+        "_duration_us",
+        "_earned",
+        "_every",
+        "_followed",
+        "_forecast",
+        "_fraction",
+        "_is_telling",
+        "_ladder",
+        "_ledger",
+        "_level_256",
+        "_look_costs",
+        "_mixture",
+        "_refreshed",
+        "_scan_us",
+        "_scenarios",
+        "_screened_16",
+        "_seen",
+        "_slot",
+        "_slot_ends_us",
+        "_solved_us",
+        "_telling_earns",
+        "_usually_telling",
+        "block",
+        "every",
+        "network_upto",
+        "trees_from",
+        "trials",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +93,8 @@ class Pricing:
         self.trials = self._refreshed = 0
         self._earned = -1
         self._fraction = 0
-        self._every = self.every = 1
+        self._every = self.every = self._counts_for = 1
+        self._followed = 0
         self._screened_16 = 1 << 16
         """Of the scans that `_every` gives, the share that is screened, in 1/65536."""
         self._dear = self._is_dear(duration_us // self._scan_us, ledger.budget_nj)
@@ -110,19 +138,23 @@ class Pricing:
         """The price level in force, 0 (nothing is worth its energy) to LEVELS - 1."""
         return self._level_256 / 256
 
-    @property
-    def count_at(self) -> int:
-        """Where screening is dear each block is counted, elsewhere only as many scores as are worth the counting."""
-        return 1 if self._dear else _COUNT_SCANS // self.every
+    def take_in(self, scores: bytearray) -> bool:
+        """Look at the scores of the scans screened since the last count; True where they were counted."""
+        if self._dear and len(scores) > self._followed:
+            self._follow(bytes(scores[self._followed :]))
+            self._followed = len(scores)
+        if len(scores) < _COUNT_SCANS // self.every and self.every == self._counts_for:
+            return False
+        self._count(bytes(scores), self._counts_for)
+        self._counts_for = self.every
+        self._followed = 0
+        return True
 
-    def count(self, scores: bytes) -> None:
-        """Take in the scores of the scans screened since the last count."""
+    def _count(self, scores: bytes, every: int) -> None:
         binned = scores.translate(self._ladder.calibration.score_bin)
         new = [binned.count(index) for index in self._bins]
-        self._seen = list(map(add, self._seen, new if self.every == 1 else [n * self.every for n in new]))
-        if self._dear:
-            self._follow(new, len(scores))
-        else:
+        self._seen = list(map(add, self._seen, new if every == 1 else [n * every for n in new]))
+        if not self._dear:
             self._weigh_screening(new, len(scores))
 
     def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
@@ -171,9 +203,9 @@ class Pricing:
         self._solved_us = now_us
         ahead_us = (self._slot + 1) * self._duration_us - now_us * SLOTS
         ahead_256 = min(256, max(0, (ahead_us << 8) // self._duration_us))
-        self._scenarios = self._forecast.scenarios(self._seen, ahead_256, self._level_256 >> 8)
+        self._scenarios = self._forecast.scenarios(self._seen, ahead_256)
         self._mixture = mean(self._scenarios)
-        self._level_256 = self._level_at(self._every, now_us)
+        self._level_256 = self._level_at(now_us)
         self._apply()
 
     def _apply(self) -> None:
@@ -196,19 +228,24 @@ class Pricing:
         self.network_upto = low + ((high - low) * part >> 8)
         self._look_costs = ladder.price[level] * ladder.costs.screen_nj >> 24
         if self._dear:
-            self._telling = len(ladder.spend[min(level + _TELLING, LEVELS - 1)])
-            telling = max(1, sum(mixture[: self._telling]))
+            bins = len(ladder.spend[min(level + _TELLING, LEVELS - 1)])
+            lowest = ladder.scores_of[bins - 1] if bins else 256
+            self._is_telling = bytes(lowest) + b"\1" * (256 - lowest)
+            telling = max(1, sum(mixture[:bins]))
             self._usually_telling = telling << 16 >> MIXTURE_BITS
             self._telling_earns = (dot(mixture, ladder.surplus[level]) << 8) // telling
 
-    def _level_at(self, every: int, now_us: int) -> int:
-        """The price level where one scan in `every` is screened."""
+    def _level_at(self, now_us: int) -> int:
+        """The price level, in 1/256, that the scenarios ask for."""
+        allowance = self._allowance(self._every, now_us)
+        return self._forecast.level_256(self._scenarios, allowance) if allowance else 0
+
+    def _allowance(self, every: int, now_us: int) -> int:
+        """Energy for 2**MIXTURE_BITS screened scans, where one in `every` is, in 1/65536 of a whole climb."""
         scans = max(0, self._duration_us - now_us) // (self._scan_us * every)
-        budget_nj = self._ledger.unspent_nj - (self._ladder.costs.screen_nj * scans * self._screened_16 >> 16)
-        if budget_nj <= 0:
-            return 0
-        allowance = (budget_nj << (16 + MIXTURE_BITS)) // (max(1, scans) * self._ladder.costs.always_nj)
-        return self._forecast.level_256(self._scenarios, allowance)
+        screens_nj = self._ladder.costs.screen_nj * scans * self._screened_16 >> 16
+        budget_nj = max(0, self._ledger.unspent_nj - screens_nj)
+        return (budget_nj << (16 + MIXTURE_BITS)) // (max(1, scans) * self._ladder.costs.always_nj)
 
     def _thin_out(self, now_us: int) -> None:
         """Where screening is dear beside what is left: screen as few scans as find the most worth in all."""
@@ -218,12 +255,13 @@ class Pricing:
         best, every = 0, 1
         screened_16, self._screened_16 = self._screened_16, 1 << 16
         while every <= MAX_EVERY:
-            level_256 = self._level_at(every, now_us)
+            level_256 = self._forecast.level_of(self._mixture, self._allowance(every, now_us))
             worth = self._worth(self._mixture, level_256) // every
             # A sixteenth more, or the estimate's own noise would thin the screening out.
             if worth > best + (best >> 4):
-                best, self._every, self._level_256 = worth, every, level_256
+                best, self._every = worth, every
             every *= 2
+        self._level_256 = self._level_at(now_us)
         self._screened_16 = screened_16
         self.every = self._every
         self._apply()
@@ -242,13 +280,14 @@ class Pricing:
         self.every = self._every * (_SPARSE if self._earned < self._look_costs >> 3 else 1)
         self._screened_16 = (self._every << 16) // self.every
 
-    def _follow(self, new: Histogram, looks: int) -> None:
+    def _follow(self, scores: bytes) -> None:
         """Screening is dear: screen more densely while what was heard last pays for it, more sparsely where not.
 
         Signals come in bursts. A look earns what a telling scan earns by the forecast, as often as the last block's
         scans were telling (with eight scans as usual added, for a block has few).
         """
-        telling_16 = ((sum(new[: self._telling]) << 16) + 8 * self._usually_telling) // (looks + 8)
+        telling = scores.translate(self._is_telling).count(1)
+        telling_16 = ((telling << 16) + 8 * self._usually_telling) // (len(scores) + 8)
         earns = self._telling_earns * telling_16 >> 16
         self._screened_16 += ((self._every << 16) // self.every - self._screened_16) >> 6
         if earns < self._look_costs:

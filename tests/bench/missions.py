@@ -98,7 +98,10 @@ class World:
         return pasts
 
 
-def mission(process: str, seed: int, plan_missions: int) -> tuple[World, Calibration, list[Past], Scans]:
+Mission = tuple[World, Calibration, list[Past], Scans]
+
+
+def mission(process: str, seed: int, plan_missions: int) -> Mission:
     """A mission to fly, and all that is known before it: calibration and plan."""
     world = World("switch" if process == WRONG_PLAN else process, seed)
     calibration = world.calibration()
