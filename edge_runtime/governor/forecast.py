@@ -36,6 +36,8 @@ _PRICES = [(QUARTER_OCTAVES[k & 3] << 14) >> (k >> 2) for k in range(LEVELS)]
 """The price of each level, against level 0's at 2**30."""
 _TELLING = 16
 """Experts are judged at a price so many levels lower than that in force: four octaves."""
+_ASKED = 16
+"""So many past missions are asked at a time, the others at the next times."""
 _NEGLIGIBLE_BITS = 7
 """Experts with less than 1/128 of the weight of the best are not asked."""
 _SHARE_BITS = 9
@@ -100,7 +102,7 @@ class Forecast:
     slot: the slot in which the forecast begins, above 0 after a restart.
     """
 
-    __slots__ = ("_ladder", "_lately", "_levels", "_pasts", "_prior", "_slot", "_so_far", "_weights")
+    __slots__ = ("_ladder", "_lately", "_levels", "_pasts", "_prior", "_slot", "_so_far", "_turn", "_weights")
 
     def __init__(self, ladder: Ladder, pasts: Sequence[Past], slot: int = 0) -> None:
         self._ladder = ladder
@@ -108,6 +110,7 @@ class Forecast:
         self._so_far: Histogram = [sum(row) for row in ladder.calibration.joint]
         self._lately: Histogram = list(self._so_far)
         self._slot = slot
+        self._turn = 0
         free = UNIT >> _WITHOUT_PLAN_BITS if pasts else UNIT
         self._prior = [(UNIT - free) // len(pasts)] * len(pasts) if pasts else []
         self._prior += [free // 2] * 2
@@ -177,10 +180,13 @@ class Forecast:
         floor = max(weights) >> _NEGLIGIBLE_BITS
         own = (_plus(self._so_far, seen), _plus(self._lately, seen))
         first = len(self._pasts)
+        believed = [expert for expert in range(first) if weights[expert] > floor]
+        stride = -(-len(believed) // _ASKED) or 1
+        self._turn += 1
         return [
-            Scenario(expert, weight, counts, sum(counts))
-            for expert, (weight, past) in enumerate(zip(weights, self._pasts, strict=False))
-            if weight > floor and any(counts := past.ahead(self._slot, ahead_256))
+            Scenario(expert, weights[expert], counts, sum(counts))
+            for expert in believed[self._turn % stride :: stride]
+            if any(counts := self._pasts[expert].ahead(self._slot, ahead_256))
         ] + [
             Scenario(expert, max(1, weights[expert]), counts, max(1, sum(counts)))
             for expert, counts in enumerate(own, first)

@@ -10,11 +10,11 @@ from edge_runtime.governor.ladder import LEVELS, Ladder
 from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.memory import Memory
 
-BLOCK = 128
+BLOCK = 192
 """Thresholds hold for this many scans."""
-_SHORT_BLOCK = 48
+_SHORT_BLOCK = 96
 """The same where screening is dear: its density follows what was heard last."""
-_COUNT_SCANS = 256
+_COUNT_SCANS = 512
 """Scores are counted so many at a time: that costs as much as some ten decisions."""
 MAX_EVERY = 4096
 """At the least one scan in this many is screened."""
@@ -252,7 +252,7 @@ class Pricing:
         scans = max(0, self._duration_us - now_us) // self._scan_us
         if self._every == 1 and not self._is_dear(scans, self._ledger.unspent_nj):
             return
-        best, every = 0, 1
+        before, best, every = self._every, 0, 1
         screened_16, self._screened_16 = self._screened_16, 1 << 16
         while every <= MAX_EVERY:
             level_256 = self._forecast.level_of(self._mixture, self._allowance(every, now_us))
@@ -261,10 +261,13 @@ class Pricing:
             if worth > best + (best >> 4):
                 best, self._every = worth, every
             every *= 2
-        self._level_256 = self._level_at(now_us)
-        self._screened_16 = screened_16
+        if self._every != before:
+            self._screened_16 = 1 << 16
+            self._level_256 = self._level_at(now_us)
+            self._apply()
+        else:
+            self._screened_16 = screened_16
         self.every = self._every
-        self._apply()
 
     def _worth(self, mixture: Histogram, level_256: int) -> int:
         """What 2**MIXTURE_BITS scans of the mixture are expected to find at a level, in 1/65536."""
