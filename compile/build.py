@@ -25,6 +25,7 @@ from compile.emit import trees
 from compile.emit.decide import pipeline_c
 from compile.emit.header import header_h
 from compile.forest import Forest
+from compile.ladder import ladder
 from compile.matrix import Matrix
 from compile.neural import bundle as network_bundle
 from compile.neural import load as networks
@@ -259,12 +260,15 @@ def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
         },
         "artifacts": artifacts,
         "accuracy": None,
+        "ladder": None,
         "data_sha256": matrix.sha256 if matrix else None,
         "recordings": [{"name": n, "sha256": s} for n, s in matrix.captures] if matrix else [],
         "tools": {name: metadata.version(name) for name in ("edge-runtime", "treelite", "ziglang", "numpy")},
     }
     if fitted and matrix:
-        verdicts = decide(fitted, matrix.features.astype(np.int32), forest.raw_scores(matrix.features))
+        raw_scores = forest.raw_scores(matrix.features)
+        verdicts = decide(fitted, matrix.features.astype(np.int32), raw_scores)
+        manifest["ladder"] = ladder(fitted, matrix, raw_scores)
         manifest["accuracy"] = accuracy.measure(matrix, verdicts["label"])
         manifest["baseline"] = _baseline(fitted, matrix)
     return manifest

@@ -136,7 +136,12 @@ def _screen(pipeline: Pipeline, m: _Matrix) -> FittedScreen | None:
         values = m.features[quiet, pipeline.column(name)]
         low, high = np.quantile(values, tail, method="lower"), np.quantile(values, 1 - tail, method="higher")
         guards.append((int(low), int(high)))
-    fitted = FittedScreen(threshold, tuple(guards), label, 0)
+    feature = m.features[:, pipeline.column(screen.feature)]
+    # The score's ends: a hundredth of the scans of either kind lie beyond.
+    lowest = np.quantile(feature[quiet], 0.01, method="lower")
+    highest = np.quantile(feature[active], 0.99, method="higher")
+    spans = (max(1, threshold - int(lowest)), max(1, int(highest) - threshold))
+    fitted = FittedScreen(threshold, tuple(guards), label, 0, *spans)
     hit = m.part(Split.CALIBRATION) & screened(pipeline, fitted, m.features)
     return replace(fitted, confidence_q16=_chance_q16(int(np.sum(m.labels[hit] == label)), int(np.sum(hit))))
 

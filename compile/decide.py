@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from compile.novelty import FittedNovelty
 from compile.pipeline import Pipeline
+from edge_runtime.engines.compiled import SCORE_ASK
 from edge_runtime.reasons import Reason
 from edge_runtime.verdict import UNKNOWN, Rung
 
@@ -40,12 +41,27 @@ VERDICT = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class FittedScreen:
-    """The screen's numbers: it answers `label` where feature < threshold and every guard is in its range."""
+    """The screen's numbers: it answers `label` where feature < threshold and every guard is in its range.
+
+    quiet_span, loud_span: so far under and over the threshold the score runs to its ends, 0 and 255.
+    """
 
     threshold: int
     guards: tuple[tuple[int, int], ...]
     label: int
     confidence_q16: int
+    quiet_span: int = 1
+    loud_span: int = 1
+
+    @property
+    def quiet_factor(self) -> int:
+        """Score steps a unit of the feature under the threshold, 16 fractional bits."""
+        return ((SCORE_ASK - 1) << 16) // self.quiet_span
+
+    @property
+    def loud_factor(self) -> int:
+        """The same over the threshold."""
+        return ((SCORE_ASK - 1) << 16) // self.loud_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,8 @@ class FittedPipeline:
                 tuple((low, high) for low, high in screen["guards"]),
                 screen["label"],
                 screen["confidence_q16"],
+                screen.get("quiet_span", 1),
+                screen.get("loud_span", 1),
             ),
             novelty=novelty and FittedNovelty(**{key: _tuples(value) for key, value in novelty.items()}),
             margins=tuple(float.fromhex(m) for m in data["margins"]),
@@ -114,6 +132,20 @@ class FittedPipeline:
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def screen_scores(fitted: FittedPipeline, features: Int32) -> Int64:
+    """What `edge_screen_score` says of scans that keep the contract: (n,), 0 to 255, SCORE_ASK and more unanswered.
+
+    A scan under the threshold whose guards are broken gets SCORE_ASK: the screen knows nothing of its kind.
+    """
+    declared, numbers = fitted.pipeline.screen, fitted.screen
+    if declared is None or numbers is None:
+        return np.full(len(features), 255, np.int64)
+    over = features[:, fitted.pipeline.column(declared.feature)].astype(np.int64) - numbers.threshold
+    loud = SCORE_ASK + (np.clip(over, 0, numbers.loud_span) * numbers.loud_factor >> 16)
+    quiet = SCORE_ASK - 1 - (np.clip(-over, 0, numbers.quiet_span) * numbers.quiet_factor >> 16)
+    return np.where(screened(fitted.pipeline, numbers, features), quiet, loud)
 
 
 def decide(fitted: FittedPipeline, features: Int32, raw_scores: Float64) -> Verdicts:

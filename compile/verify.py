@@ -22,7 +22,13 @@ from edge_runtime.engines.compiled import load_library
 from edge_runtime.errors import BadInput, CheckFailed
 from edge_runtime.verdict import VERDICT_STRUCT
 
-SCAN_ENTRY_POINTS = ("edge_features", "edge_screen", "edge_infer")
+SCAN_ENTRY_POINTS = (
+    "edge_features",
+    "edge_screen",
+    "edge_screen_score",
+    "edge_infer",
+    "edge_infer_unscreened",
+)
 MODEL_ENTRY_POINT = "edge_model_scores"
 
 
@@ -149,7 +155,9 @@ def _calls(entry_points: Mapping[str, int], inputs: Inputs) -> Iterator[tuple[st
     outputs = {
         "edge_features": Out(4 * inputs.features.shape[1]),
         "edge_screen": Out(VERDICT_STRUCT.size),
+        "edge_screen_score": Out(4),
         "edge_infer": Out(VERDICT_STRUCT.size),
+        "edge_infer_unscreened": Out(VERDICT_STRUCT.size),
     }
     for symbol in SCAN_ENTRY_POINTS:
         if symbol in entry_points and inputs.scans:
@@ -189,7 +197,7 @@ def _against_oracle(
                 yield Difference(name, symbol, row, text)
 
 
-_NUMBERS = {MODEL_ENTRY_POINT: "<f8", "edge_features": "<i4"}
+_NUMBERS = {MODEL_ENTRY_POINT: "<f8", "edge_features": "<i4", "edge_screen_score": "<i4"}
 
 
 def _disagreement(symbol: str, args: _Args, got: Call, want: Call, by: str) -> str:

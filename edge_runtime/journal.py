@@ -53,6 +53,7 @@ class Kind(IntEnum):
     SCAN = 4  # the sweep of an UNKNOWN answer, kept for labelling: u32 sequence number, then int16 powers
     END = 5  # JSON: the run's summary
     BUDGET = 6  # the governor's account, packed by it
+    LEARNT = 7  # what the governor has learnt, packed by it
 
 
 class VerdictRecord(NamedTuple):

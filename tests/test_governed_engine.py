@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.governor import Budget, Costs, Entry
 from edge_runtime.governor.engine import GovernedEngine, governed
 from edge_runtime.governor.ledger import Ledger
+from edge_runtime.governor.memory import remembered
 from edge_runtime.journal import JournalWriter, Kind
-from edge_runtime.planning.work import calibration
+from edge_runtime.planning.work import scored
 from edge_runtime.reasons import Reason
 from edge_runtime.recording import Recording
-from edge_runtime.verdict import Rung
+from edge_runtime.verdict import UNKNOWN, Rung
 
 COSTS = Costs(1_000, 10_000, 0)
 SCAN_US = 200_000
@@ -52,13 +54,15 @@ class Field:
         engine, ledger = governed(
             CompiledEngine.of(self.bundle),
             self.budget,
-            calibration(self.bundle.manifest),
+            scored(self.bundle.manifest),
             COSTS,
             scan_us=SCAN_US,
             clock_us=lambda: self.now_us - began_us,  # a process's own clock
             unix_us=lambda: self.now_us,
             record=record,
             recorded=payloads,
+            memory=remembered(self.directory),
+            remember=partial(writer.append, Kind.LEARNT),
         )
         return engine, ledger, writer
 
@@ -94,7 +98,7 @@ def test_a_budget_is_kept_through_kills(
         verdict = engine.infer(sweep)
         rungs[verdict.rung] += 1
         if verdict.rung == Rung.TREES:
-            assert verdict == plain.infer(sweep)
+            assert verdict == plain.infer_unscreened(sweep)
             spent_nj += COSTS.screen_nj * 2 + COSTS.trees_nj
         elif verdict.rung == Rung.SCREEN:
             assert verdict == plain.infer(sweep)
@@ -105,11 +109,42 @@ def test_a_budget_is_kept_through_kills(
     assert rungs[Rung.TREES] > 0
     assert rungs[Rung.NONE] > 0
     assert journal.verify(tmp_path / "j").damage == []
+    known = engine.governor.ladder.calibration
+    assert sum(known.trees_seen) > sum(
+        scored(demo_bundle.manifest).trees_seen
+    )  # the twenty processes' lessons
     ceilings = [
         Entry.unpack(f.payload).ceiling_nj for f in journal.read(tmp_path / "j") if f.kind == Kind.BUDGET
     ]
     assert max(ceilings) <= budget.energy_nj
     assert spent_nj <= ceilings[-1]
+
+
+def test_probes_ask_the_trees_past_the_screen(
+    demo_bundle: Bundle, demo_recording: Recording, tmp_path: Path
+) -> None:
+    """Where every scan is a probe: the trees run and are paid for; what they find counts, else the screen's word."""
+    plain, heard = CompiledEngine.of(demo_bundle), sweeps(demo_recording, 300)
+    budget = Budget(300 * sum(COSTS), 10**5 * SCAN_US, 1, "test")
+    engine, ledger, writer = Field(demo_bundle, tmp_path / "j", budget).start()
+    engine.governor.bar, engine.governor.pays_trees = lambda: 0, lambda: ledger.pay(1)
+    engine.governor.ample = False
+    asked = looked = 0
+    for sweep in heard:
+        before_nj = ledger.spent_nj
+        engine.governor.dense, engine.governor.ample = True, False
+        verdict, past = engine.infer(sweep), plain.infer_unscreened(sweep)
+        asked += ledger.spent_nj - before_nj
+        screened = plain.screen(sweep)
+        if screened.rung == Rung.SCREEN:
+            looked += 1
+            found = past[0] not in (UNKNOWN, screened.label)
+            assert verdict == (past if found else screened)
+        else:
+            assert verdict == past
+    assert asked == len(heard)
+    assert looked > 10
+    writer.close()
 
 
 def test_a_mission_that_is_over_begins_anew(demo_bundle: Bundle, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ def pipeline_c(fitted: FittedPipeline) -> str:
     It follows the model's `static void edge_trees_i32(const int32_t *features, double *raw_scores)` in the
     same file, after `edge_model.h` and `edge_features.h`.
 
-    Exports edge_features, edge_infer, edge_screen.
+    Exports edge_features, edge_infer, edge_infer_unscreened, edge_screen, edge_screen_score.
     """
     parts = [
         features_c(fitted.pipeline),
         _screen(fitted),
+        _score(fitted),
         _best(fitted),
         _confidence(fitted),
         _novelty(fitted.novelty) if fitted.novelty is not None else "",
@@ -49,6 +50,29 @@ def _screen(fitted: FittedPipeline) -> str:
         "    out->rung = EDGE_RUNG_SCREEN;",
         f"    out->confidence_q16 = {numbers.confidence_q16}u;",
         "    return 1;",
+    ]
+    return "\n".join([*lines, "}", ""])
+
+
+def _score(fitted: FittedPipeline) -> str:
+    """The factors' products stay within 24 bits: a span times its factor is at most 127 << 16."""
+    lines = [
+        "/* The screen's margin; see screen_scores in compile/decide.py. */",
+        "static inline int32_t edge_score(const int32_t *features, int answered)",
+        "{",
+    ]
+    declared, numbers = fitted.pipeline.screen, fitted.screen
+    if declared is None or numbers is None:
+        return "\n".join([*lines, "    (void)features, (void)answered;", "    return 255;", "}", ""])
+    column = fitted.pipeline.column(declared.feature)
+    lines += [
+        f"    int32_t over = features[{column}] - ({numbers.threshold});",
+        "    if (answered) { /* over is below 0 */",
+        f"        over = over < -{numbers.quiet_span} ? {numbers.quiet_span} : -over;",
+        f"        return EDGE_SCORE_ASK - 1 - ((over * {numbers.quiet_factor}) >> 16);",
+        "    }",
+        f"    over = over < 0 ? 0 : over > {numbers.loud_span} ? {numbers.loud_span} : over;",
+        f"    return EDGE_SCORE_ASK + ((over * {numbers.loud_factor}) >> 16);",
     ]
     return "\n".join([*lines, "}", ""])
 
@@ -225,17 +249,42 @@ EDGE_API int edge_screen(const int16_t *power_cdbm, uint32_t points, edge_verdic
     return edge_first_rung(&w, power_cdbm, points, features, out, &answered);
 }
 
-EDGE_API int edge_infer(const int16_t *power_cdbm, uint32_t points, edge_verdict *out)
+EDGE_API int edge_screen_score(const int16_t *power_cdbm, uint32_t points, int32_t *score)
 {
+    struct edge_work w;
+    int32_t features[EDGE_FEATURES];
+    edge_verdict unused;
+    int answered, reason = edge_first_rung(&w, power_cdbm, points, features, &unused, &answered);
+    *score = reason == EDGE_OK ? edge_score(features, answered) : 0;
+    return reason;
+}
+
+/* noinline: a firmware that uses both entries holds the trees once. */
+static __attribute__((noinline)) int edge_climb(const int16_t *power_cdbm, uint32_t points, edge_verdict *out,
+                                                int unscreened)
+{
+    const edge_verdict none = {EDGE_UNKNOWN, EDGE_UNKNOWN, EDGE_OK, EDGE_RUNG_NONE, 0, 0, 0.0};
     struct edge_work w;
     int32_t features[EDGE_FEATURES];
     double scores[EDGE_OUTPUTS];
     int answered, reason = edge_first_rung(&w, power_cdbm, points, features, out, &answered);
-    if (reason != EDGE_OK || answered)
+    if (reason != EDGE_OK || (answered && !unscreened))
         return reason;
+    if (answered)
+        *out = none;
     edge_more_features(&w, features);
     edge_trees_i32(features, scores);
     edge_decide(features, scores, out);
     return EDGE_OK;
+}
+
+EDGE_API int edge_infer(const int16_t *power_cdbm, uint32_t points, edge_verdict *out)
+{
+    return edge_climb(power_cdbm, points, out, 0);
+}
+
+EDGE_API int edge_infer_unscreened(const int16_t *power_cdbm, uint32_t points, edge_verdict *out)
+{
+    return edge_climb(power_cdbm, points, out, 1);
 }
 """

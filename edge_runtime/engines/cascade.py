@@ -35,6 +35,7 @@ class CascadeEngine:
         self.network = network
         self.asked = 0
         self.screen, self.expander = trees.screen, trees.expander
+        self.screen_score, self.infer_unscreened = trees.screen_score, trees.infer_unscreened
         self._trees = trees.infer
         self._run = network.run
         self._margin_bound = margin_bound

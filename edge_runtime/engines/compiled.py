@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
 from edge_runtime.scanners.codes import Expand, Expander, in_python
-from edge_runtime.verdict import VERDICT_STRUCT, Answer, Verdict
+from edge_runtime.verdict import VERDICT_STRUCT, Answer, Rung, Verdict
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
 _unpack = VERDICT_STRUCT.unpack
+
+SCORE_ASK = 128
+"""EDGE_SCORE_ASK of `edge_model.h`: from this score on the screen has no answer."""
 
 _MACHINES = {
     "x86_64": "x86_64",
@@ -66,6 +69,10 @@ class CompiledEngine:
         if self._infer is not None:
             self._infer.restype = None  # what it returns is in the verdict, too
         self._screen = getattr(self._library, "edge_screen", None)
+        self._unscreened = getattr(self._library, "edge_infer_unscreened", None)
+        self._screen_score = getattr(self._library, "edge_screen_score", None)
+        self._score = ctypes.c_int32()
+        self._score_at = ctypes.byref(self._score)
 
     @classmethod
     def of(cls, bundle: Bundle) -> CompiledEngine:
@@ -112,6 +119,26 @@ class CompiledEngine:
             raise BadInput("this bundle holds no screen; build it with --pipeline")
         self._screen(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
         return Verdict._make(_unpack(self._verdict))
+
+    def screen_score(self, power_cdbm: bytes) -> int:
+        """How much there may be, 0 to 255: below SCORE_ASK `screen` has an answer. -1 where the contract is broken.
+
+        An artifact that is too old to tell how much says 0 or 255.
+        """
+        if self._screen_score is None:
+            verdict = self.screen(power_cdbm)
+            return -1 if verdict.reason else 0 if verdict.rung == Rung.SCREEN else 255
+        if self._screen_score(power_cdbm, len(power_cdbm) >> 1, self._score_at):
+            return -1
+        return self._score.value
+
+    def infer_unscreened(self, power_cdbm: bytes) -> Answer:
+        """The trees' answer, whatever the screen says; an artifact that is too old for it screens all the same."""
+        if self._unscreened is None:
+            return self.infer(power_cdbm)
+        self._unscreened(power_cdbm, len(power_cdbm) >> 1, self._verdict_at)
+        answer: Answer = _unpack(self._verdict)
+        return answer
 
     def scores(self, features: Sequence[float]) -> list[float]:
         """Raw scores for one row of `n_features` numbers, as float32. Raises BadInput on other widths."""

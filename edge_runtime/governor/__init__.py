@@ -5,6 +5,7 @@ ledger.py    the hard limit, through kills and restarts
 ladder.py    what each rung is worth and costs, at every price of energy
 forecast.py  what is still to come
 pricing.py   the price that follows, and its thresholds
+memory.py    what was learnt, through restarts
 policy.py    the decisions
 """
 

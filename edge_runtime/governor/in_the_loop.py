@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from edge_runtime.errors import BadInput
 from edge_runtime.governor.budget import Budget
 from edge_runtime.governor.engine import GovernedEngine, Screening, governed
 from edge_runtime.governor.ledger import Ledger, last_entry
+from edge_runtime.governor.memory import remembered
 from edge_runtime.journal import JournalWriter, Kind
 from edge_runtime.mission_clock import MissionClock
-from edge_runtime.planning.work import calibration, work
+from edge_runtime.planning.work import scored, work
 from edge_runtime.power.figures import capacity_j
 from edge_runtime.power.modelled import loop_work
 from hw_profiles import Mission
@@ -65,7 +67,7 @@ class Governing:
     ) -> None:
         name = "" if clock.speed == 1 else f"speed {clock.speed:g}"
         self.budget = budget_of(args.budget, args.hours, mission, rest_mw, name)
-        self._earlier = recorded(args.journal)
+        self._earlier, self._learnt = recorded(args.journal), remembered(args.journal)
         self._bundle, self._mission, self._clock, self._scan_us = bundle, mission, clock, scan_us
         self._ledger: Ledger | None = None
         self._under: GovernedEngine | None = None
@@ -97,7 +99,7 @@ class Governing:
         self._under, self._ledger = governed(
             engine,
             self.budget,
-            calibration(self._bundle.manifest),
+            scored(self._bundle.manifest),
             work(self._bundle, self._mission.board, loop_work()).governed_costs,
             scan_us=self._scan_us,
             clock_us=self._clock.us,
@@ -105,6 +107,8 @@ class Governing:
             record=record,
             recorded=self._earlier,
             speed=self._clock.speed,
+            memory=self._learnt,
+            remember=partial(writer.append, Kind.LEARNT),
         )
         stack.callback(self._ledger.close)
         return self._under

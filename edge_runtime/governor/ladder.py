@@ -12,21 +12,23 @@ Everything is integers: chances in 1/65536, energies in nanojoules. The tables o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from itertools import accumulate, repeat
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_runtime.errors import BadInput
 
 ONE = 1 << 16
 """Certainty, and the unit of a chance."""
 LEVELS = 49
+MIN_TRIALS = 64
 SCORE_BINS = 32
 MARGIN_BINS = 24
 _PRICE_SHIFT = 32
-_QUARTER_OCTAVES = (65536, 55109, 46341, 38968)
+QUARTER_OCTAVES = (65536, 55109, 46341, 38968)
 """2**(-k/4) for k in 0..3, in 1/65536."""
 
 
@@ -48,12 +50,18 @@ class Trial(NamedTuple):
 
     score: what the screen gave, 0 (nothing there) to 255.
     margin: the trees' margin between the two best classes, 0 (undecided) to 255.
+    network_changed: None where nobody asked the network.
     """
 
     score: int
     margin: int
     trees_changed: bool
-    network_changed: bool
+    network_changed: bool | None = None
+
+
+def margin_score(margin: float) -> int:
+    """A verdict's margin as the ladder counts it, 0 to 255; not a number counts as undecided."""
+    return min(255, int(margin * 64)) if margin > 0 else 0
 
 
 @dataclass(slots=True)
@@ -76,11 +84,18 @@ class Calibration:
     joint: list[list[int]]
 
     @classmethod
-    def count(cls, trials: Sequence[Trial]) -> Calibration:
-        """Raises BadInput where there are fewer than 64 trials."""
-        if len(trials) < 64:
-            raise BadInput(f"calibration: {len(trials)} trials; the governor needs 64 or more labelled scans")
-        dullness = _bins(sorted(255 - t.score for t in trials), SCORE_BINS)
+    def count(cls, trials: Sequence[Trial], ask: int | None = None) -> Calibration:
+        """Raises BadInput where there are fewer than MIN_TRIALS trials.
+
+        ask: no bin holds scores below it and others.
+        """
+        if len(trials) < MIN_TRIALS:
+            raise BadInput(
+                f"calibration: {len(trials)} trials; the governor needs {MIN_TRIALS} or more labelled scans"
+            )
+        dullness = _bins(
+            sorted(255 - t.score for t in trials), SCORE_BINS, () if ask is None else (255 - ask,)
+        )
         c = cls.empty(dullness[::-1], _bins(sorted(t.margin for t in trials), MARGIN_BINS))
         for t in trials:
             c.joint[c.score_bin[t.score]][c.margin_bin[t.margin]] += 1
@@ -93,6 +108,32 @@ class Calibration:
         s, m = max(score_bin) + 1, max(margin_bin) + 1
         return cls(score_bin, margin_bin, [0] * s, [0] * s, [0] * m, [0] * m, [[0] * m for _ in range(s)])
 
+    def resume(self, *counts: list[int]) -> None:
+        """Continue from counts: trees_seen, trees_changed, network_seen, network_changed."""
+        self.trees_seen, self.trees_changed, self.network_seen, self.network_changed = counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a manifest holds it."""
+        return asdict(self) | {"score_bin": self.score_bin.hex(), "margin_bin": self.margin_bin.hex()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """What `to_dict` wrote."""
+        bins = {name: bytes.fromhex(data[name]) for name in ("score_bin", "margin_bin")}
+        return cls(**deepcopy({**data, **bins}))
+
+    def yes_or_no(self, ask: int) -> Calibration:
+        """The same counts for a screen that tells only whether its score reaches `ask`; no bin may straddle it."""
+        first_quiet = self.score_bin[ask - 1]
+        c = Calibration.empty(bytes([1] * ask + [0] * (256 - ask)), self.margin_bin)
+        for b, row in enumerate(self.joint):
+            kind = b >= first_quiet
+            c.trees_seen[kind] += self.trees_seen[b]
+            c.trees_changed[kind] += self.trees_changed[b]
+            c.joint[kind] = [a + n for a, n in zip(c.joint[kind], row, strict=True)]
+        c.network_seen, c.network_changed = list(self.network_seen), list(self.network_changed)
+        return c
+
     def add(self, score: int, margin: int, trees_changed: bool, network_changed: bool | None) -> None:
         """One more scan on which the trees ran, and the network too unless `network_changed` is None."""
         s = self.score_bin[score]
@@ -104,19 +145,19 @@ class Calibration:
             self.network_changed[m] += network_changed
 
 
-def _bins(values: Sequence[int], bins: int) -> bytes:
+def _bins(values: Sequence[int], bins: int, edges: Iterable[int] = ()) -> bytes:
     """The bin of each value 0..255; `values` rise, and the low ones are the most telling.
 
     What is worth its energy is rare and lies at the telling end, so each bin there holds 3/4 as many values as
-    its neighbour on the dull side, and never fewer than 8.
+    its neighbour on the dull side, and never fewer than 8. `edges`: values at which a bin has to end besides.
     """
     cut = 8 * len(values)
     cuts: list[int] = []
     while len(cuts) < bins - 1 and cut >= 64:
         cuts.append(cut // 8 - 1)
         cut = cut * 3 // 4
-    edges = sorted({values[c] for c in cuts[1:]})
-    return bytes(bisect_left(edges, v) for v in range(256))
+    ends = sorted({values[c] for c in cuts[1:]}.union(edges))
+    return bytes(bisect_left(ends, v) for v in range(256))
 
 
 def monotone(seen: Sequence[int], changed: Sequence[int]) -> list[int]:
@@ -173,7 +214,7 @@ class Ladder:
         self.calibration = calibration
         self.costs = costs
         self.bins = len(calibration.trees_seen)
-        self._scores_of = [calibration.score_bin.index(b) for b in range(self.bins)]
+        self.scores_of = [calibration.score_bin.index(b) for b in range(self.bins)]
         """The lowest score of each bin."""
         self._margins_of = [calibration.margin_bin.rindex(b) for b in range(len(calibration.network_seen))]
         """The highest margin of each bin."""
@@ -189,7 +230,7 @@ class Ladder:
         gains = [[0, *(g >> 16 for g in accumulate(map(mul, row, network)))] for row in shares]
         bins = list(zip(trees, further, gains, strict=True))
         top = (ONE << _PRICE_SHIFT) // self.costs.trees_nj
-        self.price = [(top * _QUARTER_OCTAVES[k & 3]) >> (16 + (k >> 2)) for k in range(LEVELS)]
+        self.price = [(top * QUARTER_OCTAVES[k & 3]) >> (16 + (k >> 2)) for k in range(LEVELS)]
         self.trees_from: list[int] = []
         self.network_upto: list[int] = []
         self.spend: list[list[int]] = []
@@ -218,7 +259,7 @@ class Ladder:
         self.spend.append(spend)
         self.worth.append(worth)
         self.surplus.append(surplus)
-        self.trees_from.append(self._scores_of[len(spend) - 1] if spend else 256)
+        self.trees_from.append(self.scores_of[len(spend) - 1] if spend else 256)
         self.network_upto.append(self._margins_of[up - 1] if up else -1)
 
 

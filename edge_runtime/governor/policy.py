@@ -23,18 +23,16 @@ from itertools import chain, repeat
 from edge_runtime.governor.forecast import Past
 from edge_runtime.governor.ladder import Ladder
 from edge_runtime.governor.ledger import Ledger
-from edge_runtime.governor.pricing import Pricing
+from edge_runtime.governor.pricing import BLOCK, Pricing
 from edge_runtime.verdict import Rung
 
-BLOCK = 96
-"""Thresholds hold for this many scans."""
 PROBE_SHARE = 512
 """Of the budget, 1/512 goes to random probes: scans that climb to the trees whatever their score, so that what
 never changes (a signal that was there before the first scan) is met all the same."""
-_COUNT_SCANS = 256
-"""Scores are counted so many at a time: that costs as much as some ten decisions."""
 _AT_ONCE = 64
 """The trees and the network are paid for so many at a time while there is plenty."""
+_REMEMBER_TRIALS = 64
+"""What was learnt is remembered when it is so many trials more, and at each slot's end."""
 _LEARN_ALL = 512
 """After so many trials only one block in _LEARN_ONE_IN learns: the chances are known well enough by then."""
 _LEARN_ONE_IN = 64
@@ -47,6 +45,7 @@ class Governor:
     duration_us: the mission's length; scan_us: time between scans, as expected.
     clock_us: the mission's clock, 0 at its start.
     seed: of the random probes.
+    memory: the payload that `remember` got last before a restart. remember: is given what was learnt, now and then.
 
     dense: every scan of the running block is screened and paid for; no need to ask `wants_screen`.
     note(score), bar(): for each screened scan, first hand in the screen's score, 0 to 255, then ask for the bar:
@@ -60,7 +59,7 @@ class Governor:
 
     __slots__ = (
         "_blocks", "_clock_us", "_duration_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
-        "_probe_gap", "_probe_in", "_scores", "_screen_nj", "_seed", "_trees_nj", "_trials", "ample",
+        "_probe_gap", "_probe_in", "_remember", "_remembered", "_scores", "_screen_nj", "_seed", "_trees_nj", "ample",
         "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
     )  # fmt: skip
 
@@ -74,15 +73,19 @@ class Governor:
         scan_us: int,
         clock_us: Callable[[], int],
         seed: int = 1,
+        memory: bytes | None = None,
+        remember: Callable[[bytes], None] = lambda _payload: None,
     ) -> None:
         self.ladder = ladder
         self._ledger = ledger
         self._clock_us = clock_us
         self._screen_nj, self._trees_nj, self._network_nj = ladder.costs
-        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us())
+        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us(), memory)
+        self._remember = remember
+        self._remembered = self._pricing.trials
         self._scores = bytearray()
         self._learnt: list[tuple[int, int, bool, bool | None]] = []
-        self._blocks = self._trials = 0
+        self._blocks = 0
         self._look_in = 0
         self._limit = Rung.NETWORK
         self._seed = seed
@@ -92,7 +95,7 @@ class Governor:
         self.learning = True
         self.network_upto = -1
         self.dense = self.ample = False
-        self._pay_screens(BLOCK + 1)
+        self._pay_screens(self._pricing.block + 1)
         self.note = self._scores.append
         self.bar = chain.from_iterable(self._blocks_of_bars()).__next__
         self.pays_trees = chain.from_iterable(self._paid(self._trees_nj)).__next__
@@ -152,18 +155,18 @@ class Governor:
     def _begin_block(self) -> None:
         now_us = self._clock_us()
         pricing = self._pricing
-        if len(self._scores) >= _COUNT_SCANS // pricing.every:
-            scores = bytes(self._scores)
+        if pricing.take_in(self._scores):
             self._scores.clear()
-            pricing.count(scores, now_us)
             pricing.learn(self._learnt)
-            self._trials += len(self._learnt)
             self._learnt.clear()
-        pricing.update(now_us)
+        slot_over = pricing.update(now_us)
+        if slot_over or pricing.trials - self._remembered >= _REMEMBER_TRIALS:
+            self._remembered = pricing.trials
+            self._remember(pricing.memory)
         pricing.set_thresholds()
-        self._pay_screens(BLOCK)
+        self._pay_screens(pricing.block)
         self._blocks += 1
-        self.learning = self._trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
+        self.learning = pricing.trials < _LEARN_ALL or self._blocks % _LEARN_ONE_IN == 0
 
     def _pay_screens(self, screens: int) -> None:
         """Where every scan of the block is screened, its screens are paid together, before they run.
@@ -176,13 +179,13 @@ class Governor:
         """The bar for each scan that will be screened in the block, 0 where a probe is due."""
         pricing = self._pricing
         self.network_upto = pricing.network_upto if self._limit >= Rung.NETWORK else -1
-        looks = max(1, BLOCK // pricing.every)
+        looks = max(1, pricing.block // pricing.every)
         if self._limit < Rung.TREES:
             self.ample = False
             return [256] * looks
         bars = [pricing.trees_from] * looks
         self.ample = self.dense and pricing.trees_from == 0
-        self._probe_in -= max(BLOCK, pricing.every)
+        self._probe_in -= looks * pricing.every
         if self._probe_in <= 0:
             bars[self._random(looks) - 1] = 0
             self._probe_in = self._random(self._probe_gap)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from edge_runtime import journal
 from edge_runtime.errors import BadInput
+from edge_runtime.governor.ladder import margin_score
 from edge_runtime.journal import Kind, VerdictRecord, verdict_record
 from edge_runtime.verdict import Rung
 
@@ -47,7 +48,7 @@ def from_journal(directory: Path) -> tuple[list[VerdictRecord], list[Arrival]]:
         at_us += step_us if 0 <= step_us < 3_600_000_000 else 0  # another run: its clock began anew
         climbed = record.rung in (Rung.TREES, Rung.NETWORK)
         changed = climbed and record.label != last
-        margin = max(0, min(255, int(record.margin * 64)))
+        margin = margin_score(record.margin)
         score = HEARD if climbed else QUIET
         arrivals.append(
             Arrival(at_us - began_us, score, margin, changed, changed and record.rung == Rung.NETWORK)

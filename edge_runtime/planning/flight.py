@@ -128,12 +128,13 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
     def choose(arrival: Arrival) -> int:
         nonlocal now_us
         now_us = arrival.captured_us
+        ample = governor.ample
         if not (governor.dense or governor.wants_screen()):
             return 0
         governor.note(arrival.score)
         if not (arrival.score >= governor.bar() and governor.pays_trees()):
             return 1
-        if arrival.score == QUIET:  # the artifact lets nothing past its own screen
+        if ample and arrival.score == QUIET:  # the artifact's own screen spares it
             ledger.correct(-costs.trees_nj)
             return 1
         further = costs.network_nj > 0 and arrival.margin <= governor.network_upto and governor.pays_network()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edge_runtime.bundle import Bundle, Manifest
+from edge_runtime.engines.compiled import SCORE_ASK
 from edge_runtime.errors import BadInput
 from edge_runtime.governor.ladder import Calibration, Costs, Trial
 from edge_runtime.power.interval import Interval, exactly
@@ -104,16 +105,26 @@ def _instructions(manifest: Manifest, target: str) -> tuple[float, float, float]
     return screen, max(0.0, trees - screen), network
 
 
-def calibration(manifest: Manifest) -> Calibration:
-    """How often the next rung changed the answer: counted when the bundle was built, else a cautious belief.
+def scored(manifest: Manifest) -> Calibration:
+    """The same for an engine whose screen tells its score."""
+    ladder = manifest.get("ladder")
+    if not ladder:
+        return calibration(manifest)
+    c = Calibration.from_dict(ladder)
+    if not any(c.network_seen):  # nobody counted: believed to change every fourth answer
+        c.network_seen, c.network_changed = [4] * len(c.network_seen), [1] * len(c.network_seen)
+    return c
 
-    A bundle's manifest may hold "ladder": {"trials": [[score, margin, trees_changed, network_changed], ...]}.
-    Without it the screen is believed to be right nineteen times in twenty where it answers, and the trees to
-    change the answer every second time where it does not; what the field shows soon outweighs 200 such trials.
+
+def calibration(manifest: Manifest) -> Calibration:
+    """How often the next rung changed the answer, of a screen that says yes or no: its scores are 255 and 0.
+
+    Counted when the bundle was built (manifest["ladder"]), else a cautious belief: the screen is right nineteen
+    times in twenty where it answers, and the trees change the answer every second time where it does not; what the
+    field shows soon outweighs 200 such trials.
     """
-    rows = manifest.get("ladder", {}).get("trials")
-    if rows:
-        return Calibration.count([Trial(*row) for row in rows])
+    if manifest.get("ladder"):
+        return scored(manifest).yes_or_no(SCORE_ASK)
     quiet = [Trial(0, 128, n % 20 == 0, n % 4 == 0) for n in range(100)]
     loud = [Trial(255, 128, n % 2 == 0, n % 4 == 0) for n in range(100)]
     return Calibration.count(quiet + loud)

@@ -27,6 +27,11 @@ PROCESSES = ("iid", "diurnal", "bursty", "late", "early", "switch")
 WRONG_PLAN = "wrong plan"
 """The switch, met with a plan made of missions without one: history says that the beginning goes on."""
 
+ACTIVE, QUIET = (0.6, 2.0), (0.3, 20.0)
+"""Chances of active and of quiet scans: parameters of their beta distributions."""
+SWITCH_LOW, SWITCH_HIGH = 0.15, 1.0
+"""Rates of active scans before and after the switch, in either order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scans:
@@ -60,12 +65,12 @@ class World:
         if self.process == "early":
             return np.where(t < 0.3, 1.0, 0.15)
         at, up = self.rng.uniform(0.2, 0.8), self.rng.random() < 0.5
-        return np.where((t < at) == up, 0.15, 1.0)
+        return np.where((t < at) == up, SWITCH_LOW, SWITCH_HIGH)
 
     def scans(self, rates: Floats) -> Scans:
         """Scans at these rates."""
         n, rng = len(rates), self.rng
-        p = np.where(rng.random(n) < rates, rng.beta(0.6, 2, n), rng.beta(0.3, 20, n))
+        p = np.where(rng.random(n) < rates, rng.beta(*ACTIVE, n), rng.beta(*QUIET, n))
         network = np.minimum(0.25 * p * rng.gamma(0.7, 1 / 0.7, n), 0.9)
         score = np.minimum(255, 256 * p**self._score_power).astype(np.int64)
         margin = 255 - np.minimum(255, 256 * network**self._margin_power).astype(np.int64)
@@ -93,7 +98,10 @@ class World:
         return pasts
 
 
-def mission(process: str, seed: int, plan_missions: int) -> tuple[World, Calibration, list[Past], Scans]:
+Mission = tuple[World, Calibration, list[Past], Scans]
+
+
+def mission(process: str, seed: int, plan_missions: int) -> Mission:
     """A mission to fly, and all that is known before it: calibration and plan."""
     world = World("switch" if process == WRONG_PLAN else process, seed)
     calibration = world.calibration()
