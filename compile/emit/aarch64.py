@@ -24,7 +24,7 @@ import numpy as np
 
 from compile.emit import aarch64_words
 from compile.emit.aarch64_words import count_instructions
-from compile.emit.blocks import JUMP, BlockWriter, Op
+from compile.emit.blocks import CALL, JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, words_of
 
@@ -32,7 +32,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.05, plain_below=0.03)
+TASTE = Taste(price=0.03, shared=True)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -235,7 +235,7 @@ class _Writer(BlockWriter):
         for label, following in zip(labels, [*labels[1:], END], strict=True):
             ops = self.block(label, following)
             chunks[-1].append((label, ops))
-            size += sum(4 if to is None else 8 for _, to in ops)
+            size += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
             if size + 8 * len(self.pool) > POOL_REACH:
                 pools.append(list(self._lay_pool()))
                 chunks.append([])
@@ -277,6 +277,16 @@ class _Writer(BlockWriter):
         """Load a leaf's value into d1."""
         value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
         return [(f"    ldr {self.real}1, {self._literal(value)}", None)]
+
+    def send(self, node: int, to: int) -> list[Op]:
+        """Call the addition: the value lies where the link register then points."""
+        value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
+        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", value), "little")
+        return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
+
+    def receive(self) -> list[Op]:
+        """Load what lies behind the call, and add it."""
+        return [(f"    ldr {self.real}1, [x30]", None), *self.add_loaded()]
 
     def add_loaded(self) -> list[Op]:
         """Add d1 to the sum in d0."""
@@ -322,9 +332,9 @@ def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple
             for label, ops in chunk:
                 starts[label] = position
                 for k, (line, to) in enumerate(ops):
-                    if to is not None and line != JUMP:
+                    if to is not None and line not in (JUMP, CALL):
                         at.append((position, to, label, k))
-                    position += 2 if (label, k) in far else 1
+                    position += 2 if (label, k) in far or line.startswith("    .xword") else 1
             starts[END] = position
             position += 2 * BRANCH_REACH
         more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far

@@ -1,9 +1,9 @@
 """Trees as one flow of control: which test follows which, with the tests that are already decided left out.
 
-Outputs are independent sums, so trees are taken output by output, in each output in the model's order. A leaf
-knows a range for every slot on its path; where that decides the root of the next tree (and the test after it),
-the leaf goes straight to the first test that is open. What is known at a node is the hull of what is known on
-all ways that lead to it, carried from tree to tree. Tests that no way reaches are dead and not emitted.
+Outputs are independent sums, so trees are taken output by output, in each output in the model's order. A way
+through a tree leaves a range known for every slot on it; where that decides the root of the next tree (and the
+test after it), the leaf goes straight to the first test that is open. Where ways meet, what is known is the hull
+of what is known on each, carried from tree to tree. Tests that no way reaches are dead and not emitted.
 
     tree t:    ... leaf (f3 in 0..17) ------+            the root of tree t+1 asks f3 <= 40:
                ... leaf (f3 in 50..99) --+  |            both leaves pass it by
@@ -11,20 +11,23 @@ all ways that lead to it, carried from tree to tree. Tests that no way reaches a
                  left: f7 <= 5 ? <-------|--+
                  right: f1 <= 9 ? <------+
 
-A hot leaf gets copies of the next tests instead of a jump to them, and knows more after each. A cold leaf goes
-to the next tree's root whatever it knows, so that it can share the code in front of that.
+A node can have several versions, one for the ways that know more than the others do: its tests below are then
+fewer. A version is made where the instructions that it saves outweigh those that it adds to the code (`Taste`).
+How often each way is gone is taken from the counts in the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.forest import Floats, Ints
+from compile.emit import layout
+from compile.forest import Floats
 from compile.ranks import Ranks
 
 END = -1
@@ -40,47 +43,44 @@ class Group(NamedTuple):
     trees: tuple[int, ...]
 
 
-class Copy(NamedTuple):
-    """A copy of a test at the end of a leaf: on `goes_left` to `target`, else on to what follows it."""
-
-    node: int
-    goes_left: bool
-    target: int
-
-
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What an emitter wants: the executions per inference above which a leaf gets copies of the next tests,
-    and below which it goes to the next root plainly.
+    """What an emitter wants. price: the instructions per inference that one more instruction of code must save.
+    shared: whether leaves share the addition of their values in front of the test they go to.
     """
 
-    copy_from: float
-    plain_below: float
+    price: float
+    shared: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """Where control goes. Arrays are (nodes,) in the Forest's numbering.
+    """Where control goes, as blocks: versions of nodes. A block's targets have higher numbers than it has.
 
-    left, right: a split's targets, after leaving out what is decided. after: a leaf's target (behind its
-    copies), or END. copies: of leaves that have some. plain: leaves that go to the root in any case.
-    mass: how often an inference executes the node; 0 where no way leads to it. tested: the same for a split's
-    test, copies included. live: whether the node is reached at all.
-    order: for each group, its live nodes in the order to emit them, the colder side of a split first, so that
-    the hottest leaf of a tree falls through into the next tree.
+    node: of each block, its node in the Forest's numbering. left, right: a split's targets, after leaving out
+    what is decided; a leaf's target, or END, is in both. mass: how often an inference executes the block.
+    via: the leaf before the block's tree that all ways to the block come from, -1 where there are several.
+    tested: (nodes,), how often an inference executes a node's test, in all of its versions.
+    order: for each group its labels in the order to emit them: blocks, and `addition(block)` where leaves share
+    the addition in front of a block.
     """
 
     ranks: Ranks
     groups: tuple[Group, ...]
-    left: Ints
-    right: Ints
-    after: Ints
-    copies: dict[int, list[Copy]]
-    plain: frozenset[int]
-    mass: Floats
+    node: Sequence[int]
+    left: Sequence[int]
+    right: Sequence[int]
+    mass: Sequence[float]
+    via: Sequence[int]
     tested: Floats
-    live: NDArray[np.bool_]
     order: tuple[Sequence[int], ...]
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """(nodes,), whether a node is reached at all."""
+        live = np.zeros(len(self.ranks.slot), bool)
+        live[list(self.node)] = True
+        return live
 
 
 def flow_of(ranks: Ranks, taste: Taste) -> Flow:
@@ -92,154 +92,270 @@ def flow_of(ranks: Ranks, taste: Taste) -> Flow:
     )
     threader = _Threader(ranks, taste)
     order = tuple(threader.run(group) for group in groups)
-    return Flow(
-        ranks,
-        groups,
-        np.array(threader.to_left, np.int32),
-        np.array(threader.to_right, np.int32),
-        np.array(threader.after, np.int32),
-        threader.copies,
-        frozenset(threader.plain),
-        np.array(threader.mass),
-        np.array(threader.tested),
-        np.array(threader.live),
-        order,
-    )
+    made = threader.node, threader.left, threader.right, threader.mass, threader.via
+    return Flow(ranks, groups, *made, np.array(threader.tested), order)
 
 
-State = tuple[list[int], list[int]]
-"""The lowest and the highest rank that each numeric slot can have."""
+Facts = dict[int, tuple[int, int]]
+"""The lowest and the highest rank that a numeric slot can have; nothing is known of slots that are not there."""
+_ANY = (0, 1 << 30)
+
+
+class _Edge(NamedTuple):
+    """A way into a node: how often it is gone, what is known on it, the block it leaves (-1: none) and its side."""
+
+    mass: float
+    facts: Facts
+    source: int
+    side: int
+
+
+class _Plan(NamedTuple):
+    """A version worth making: the instructions saved less their price, and versions below it on either side."""
+
+    gain: float
+    left: _Plan | None
+    right: _Plan | None
 
 
 class _Threader:
-    """Carries, tree by tree, the range of every slot that is known at each node."""
+    """Makes blocks, tree by tree, parents first."""
 
     def __init__(self, ranks: Ranks, taste: Taste) -> None:
         forest = ranks.forest
-        nodes = len(forest.feature)
-        self.taste = taste
+        self.price, self.shared = taste.price, taste.shared and forest.leaf_values.shape[1] == 1
         # Plain lists: these are read one element at a time, where numpy is ten times slower.
         self.slot: list[int] = ranks.slot.tolist()
         self.rank: list[int] = ranks.rank.tolist()
-        self.left: list[int] = forest.left.tolist()
-        self.right: list[int] = forest.right.tolist()
+        self.child: tuple[list[int], list[int]] = forest.left.tolist(), forest.right.tolist()
         self.roots: list[int] = forest.roots.tolist()
         self.share_left: list[float] = _share_left(ranks).tolist()
         self.numeric = len(ranks.numeric)
-        self.everything: State = [0] * self.numeric, [len(s.keys) for s in ranks.numeric]
-        self.mass, self.tested = [0.0] * nodes, [0.0] * nodes
-        self.live = [False] * nodes
-        self.to_left, self.to_right, self.after = [END] * nodes, [END] * nodes, [END] * nodes
-        self.copies: dict[int, list[Copy]] = {}
-        self.plain: set[int] = set()
-        self.known: dict[int, State] = {}
+        self.parent = _parents(ranks)
+        self.tested = [0.0] * len(self.slot)
+        self.node: list[int] = []
+        self.left: list[int] = []
+        self.right: list[int] = []
+        self.mass: list[float] = []
+        self.via: list[int] = []
+        self.pending: dict[int, list[_Edge]] = {}
+        self.leaving: dict[int, list[_Edge]] = {}
+        self.following = END
 
     def run(self, group: Group) -> list[int]:
-        """Thread a group's trees; the order of its live nodes."""
-        self.known = {}
-        self._enter(self.roots[group.trees[0]], self.everything, 1.0)
-        order: list[int] = []
+        """Thread a group's trees; its labels in the order to emit them."""
+        first = len(self.node)
+        self.pending = {self.roots[group.trees[0]]: [_Edge(1.0, {}, -1, 0)]}
         for tree, following in zip(group.trees, [*group.trees[1:], None], strict=True):
-            leaves = self._splits(tree)
-            laid = self._layout(tree)
-            order += laid
+            self.following = END if following is None else self.roots[following]
+            self.leaving = {}
+            tests = self._tests(tree)
+            for node in range(self.roots[tree], self.roots[tree + 1]):
+                edges = self.pending.pop(node, None)
+                if edges is not None:
+                    self._versions(node, edges, tests)
             if following is not None:
-                self._leaves(leaves, laid[-1], self.roots[following])
-        return order
+                self._arrive()
+        return self._layout(first)
 
-    def _splits(self, tree: int) -> dict[int, State]:
-        """Walk a tree's splits, parents first; what is known at its leaves."""
-        # Nodes are numbered breadth first: every child comes after its parent.
+    def _tests(self, tree: int) -> dict[int, list[int]]:
+        """A tree's numeric splits by their slot."""
+        found: dict[int, list[int]] = {}
         for node in range(self.roots[tree], self.roots[tree + 1]):
-            slot = self.slot[node]
-            if slot < 0 or node not in self.known:
-                continue
-            state, mass = self.known.pop(node), self.mass[node]
-            self.tested[node] += mass
-            part = mass * self.share_left[node]
-            below, above = self._sides(node, state)
-            self.to_left[node] = self._go(self.left[node], below, part)
-            self.to_right[node] = self._go(self.right[node], above, mass - part)
-        leaves, self.known = self.known, {}
-        return leaves
+            if 0 <= self.slot[node] < self.numeric:
+                found.setdefault(self.slot[node], []).append(node)
+        return found
 
-    def _leaves(self, leaves: dict[int, State], last: int, root: int) -> None:
-        """Send a tree's leaves on to the next tree."""
-        carries = self.numeric <= MAX_SLOTS
-        for node, known in leaves.items():
-            state, mass = known, self.mass[node]
-            if mass < self.taste.plain_below or not carries:
-                self.plain.add(node)
-                self._enter(root, self.everything if not carries else state, mass)
-                self.after[node] = root
-                continue
-            target = self._open(root, state)
-            while node != last and mass > self.taste.copy_from and self.slot[target] >= 0:
-                self.tested[target] += mass
-                below, above = self._sides(target, state)
-                share = self.share_left[target]
-                left = share >= 0.5
-                hot, state = (below, above) if left else (above, below)
-                children = self.left[target], self.right[target]
-                taken = self._go(children[not left], hot, mass * max(share, 1 - share))
-                self.copies.setdefault(node, []).append(Copy(target, left, taken))
-                mass *= min(share, 1 - share)
-                target = self._open(children[left], state)
-            self._enter(target, state, mass)
-            self.after[node] = target
+    def _versions(self, node: int, edges: list[_Edge], tests: dict[int, list[int]]) -> None:
+        """Make a node's blocks: one, and one more for ways that save enough by what they know."""
+        rest = edges
+        if len(edges) > 1 and self.slot[node] >= 0:
+            rest = []
+            common = _hull(edges)
+            for alike, decided in self._alike(edges, self._decided(common, tests), tests):
+                mass = sum(e.mass for e in alike)
+                plan = self._plan(node, mass, decided)
+                gain = -1.0 if plan is None else plan.gain + self._entry(alike, mass)
+                if plan is not None and gain > 0:
+                    self._make(node, alike, mass, plan)
+                else:
+                    rest += alike
+        if rest:
+            self._make(node, rest, sum(e.mass for e in rest), None)
 
-    def _sides(self, node: int, state: State) -> tuple[State, State]:
+    def _alike(
+        self, edges: list[_Edge], common: dict[int, int], tests: dict[int, list[int]]
+    ) -> Iterable[tuple[list[_Edge], dict[int, int]]]:
+        """Edges in sets that know the same of the tree's tests; hot ones each by itself."""
+        sets: dict[object, tuple[list[_Edge], dict[int, int]]] = {}
+        for edge in edges:
+            decided = {n: c for n, c in self._decided(edge.facts, tests).items() if n not in common}
+            hot = edge.mass > 4 * self.price
+            key: object = (edge.source, edge.side) if hot else frozenset(decided.items())
+            sets.setdefault(key, ([], decided | common))[0].append(edge)
+        return sets.values()
+
+    def _decided(self, facts: Facts, tests: dict[int, list[int]]) -> dict[int, int]:
+        """Tests that facts decide, and where they lead."""
+        found = {}
+        for slot, (low, high) in facts.items():
+            for node in tests.get(slot, ()):
+                rank = self.rank[node]
+                if high <= rank:
+                    found[node] = self.child[0][node]
+                elif low > rank:
+                    found[node] = self.child[1][node]
+        return found
+
+    def _entry(self, edges: list[_Edge], mass: float) -> float:
+        """What a version costs or saves where it is entered: a leaf falls into its own, several share one."""
+        leaves = sum(1 for e in edges if e.source < 0 or self.slot[self.node[e.source]] < 0)
+        if leaves == 0:
+            return 0.0
+        if len(edges) == 1:
+            return mass - self.price
+        return -2 * self.price
+
+    def _plan(self, node: int, mass: float, decided: dict[int, int]) -> _Plan | None:
+        """What a version of a node saves that is executed `mass` times; None where that is clearly nothing."""
+        if mass < self.price or self.slot[node] < 0:
+            return None
+        share = self.share_left[node]
+        parts = mass * share, mass * (1 - share)
+        gain = -self.price
+        below: list[_Plan | None] = []
+        for part, child in zip(parts, (self.child[0][node], self.child[1][node]), strict=True):
+            at = child
+            while at in decided:
+                gain += part
+                at = decided[at]
+            plan = self._plan(at, part, decided)
+            below.append(plan)
+        jump = min(parts) + self.price
+        best = max(
+            (
+                (-jump, None, None),
+                *([(below[0].gain, below[0], None)] if below[0] else []),
+                *([(below[1].gain, None, below[1])] if below[1] else []),
+                *([(below[0].gain + below[1].gain, *below)] if below[0] and below[1] else []),
+            ),
+            key=lambda choice: choice[0],
+        )
+        return _Plan(gain + best[0], best[1], best[2])
+
+    def _make(self, node: int, edges: list[_Edge], mass: float, plan: _Plan | None) -> None:
+        """A block, entered by edges."""
+        block = len(self.node)
+        self.node.append(node)
+        self.left.append(END)
+        self.right.append(END)
+        self.mass.append(mass)
+        self.via.append(self._via(edges))
+        facts = _hull(edges)
+        for edge in edges:
+            if edge.source >= 0:
+                if edge.side != 1:
+                    self.left[edge.source] = block
+                if edge.side != 0:
+                    self.right[edge.source] = block
+        slot = self.slot[node]
+        if slot < 0:
+            if self.following >= 0:
+                if self.numeric > MAX_SLOTS:
+                    facts = {}
+                target = self._open(self.following, facts)
+                self.leaving.setdefault(target, []).append(_Edge(mass, facts, block, 2))
+            return
+        self.tested[node] += mass
+        share = self.share_left[node]
+        for side in (0, 1):
+            known = self._side(node, facts, side)
+            edge = _Edge(mass * (1 - share if side else share), known, block, side)
+            child = self._open(self.child[side][node], known)
+            below = None if plan is None else plan[1 + side]
+            if below is not None:
+                self._make(child, [edge], edge.mass, below)
+            else:
+                self.pending.setdefault(child, []).append(edge)
+
+    def _via(self, edges: list[_Edge]) -> int:
+        source = edges[0].source
+        if source < 0 or len(edges) > 1:
+            return -1
+        return self.node[source] if self.slot[self.node[source]] < 0 else self.via[source]
+
+    def _side(self, node: int, facts: Facts, side: int) -> Facts:
         """What is known on either side of a split."""
         slot = self.slot[node]
         if slot >= self.numeric:
-            return state, state
-        low, high = state
-        up, down = low.copy(), high.copy()
-        up[slot] = max(up[slot], self.rank[node] + 1)
-        down[slot] = min(down[slot], self.rank[node])
-        return (low, down), (up, high)
+            return facts
+        low, high = facts.get(slot, _ANY)
+        rank = self.rank[node]
+        return facts | {slot: (max(low, rank + 1), high) if side else (low, min(high, rank))}
 
-    def _open(self, node: int, state: State) -> int:
+    def _open(self, node: int, facts: Facts) -> int:
         """The first test at or below `node` that is not decided, or the leaf."""
-        low, high = state
-        while 0 <= (slot := self.slot[node]) < self.numeric:
-            if high[slot] <= self.rank[node]:
-                node = self.left[node]
-            elif low[slot] > self.rank[node]:
-                node = self.right[node]
+        while (known := facts.get(self.slot[node])) is not None:
+            rank = self.rank[node]
+            if known[1] <= rank:
+                node = self.child[0][node]
+            elif known[0] > rank:
+                node = self.child[1][node]
             else:
                 break
         return node
 
-    def _go(self, node: int, state: State, mass: float) -> int:
-        node = self._open(node, state)
-        self._enter(node, state, mass)
-        return node
+    def _arrive(self) -> None:
+        """Let leaves enter the next tree: not everywhere, as each place where they do costs an addition."""
+        heap = [-target for target in self.leaving]
+        heapq.heapify(heap)
+        while heap:  # the deepest first: parents come after their children
+            target = -heapq.heappop(heap)
+            edges = self.leaving[target]
+            if self.shared and target != self.following and sum(e.mass for e in edges) < 2 * self.price:
+                parent = self.parent[target]
+                if parent not in self.leaving:
+                    heapq.heappush(heap, -parent)
+                self.leaving.setdefault(parent, []).extend(edges)
+            else:
+                self.pending[target] = edges
 
-    def _enter(self, node: int, state: State, mass: float) -> None:
-        self.mass[node] += mass
-        self.live[node] = True
-        known = self.known.get(node)
-        if known is not None:
-            state = list(map(min, known[0], state[0])), list(map(max, known[1], state[1]))
-        self.known[node] = state
+    def _layout(self, first: int) -> list[int]:
+        nodes = self.node
+        edges = [
+            layout.Choice(self.mass[b], self.left[b], self.right[b], self.share_left[nodes[b]])
+            if self.slot[nodes[b]] >= 0
+            else layout.Choice(self.mass[b], self.left[b], END, 1.0)
+            for b in range(first, len(nodes))
+        ]
+        return layout.ordered(edges, first, self.price, shared=self.shared)
 
-    def _layout(self, tree: int) -> list[int]:
-        """A tree's live nodes, depth first, the colder child first."""
-        first, last = self.roots[tree], self.roots[tree + 1]
-        heat = self.mass[first:last]
-        for node in range(last - 1, first - 1, -1):
-            if self.slot[node] >= 0:
-                heat[node - first] = heat[self.left[node] - first] + heat[self.right[node] - first]
-        order, stack = [], [first]
-        while stack:
-            node = stack.pop()
-            if self.live[node]:
-                order.append(node)
-            if self.slot[node] >= 0:
-                a, b = self.left[node], self.right[node]
-                stack += [a, b] if heat[a - first] > heat[b - first] else [b, a]
-        return order
+
+def _hull(edges: list[_Edge]) -> Facts:
+    """What is known on all edges."""
+    if len(edges) == 1:
+        return edges[0].facts
+    smallest = min((e.facts for e in edges), key=len)
+    found = {}
+    for slot in smallest:
+        low, high = _ANY[1], 0
+        for edge in edges:
+            known = edge.facts.get(slot)
+            if known is None:
+                break
+            low, high = min(low, known[0]), max(high, known[1])
+        else:
+            if low > 0 or high < _ANY[1]:
+                found[slot] = low, high
+    return found
+
+
+def _parents(ranks: Ranks) -> list[int]:
+    parent = np.full(len(ranks.slot), -1, np.int32)
+    splits = np.nonzero(ranks.slot >= 0)[0]
+    parent[ranks.forest.left[splits]] = splits
+    parent[ranks.forest.right[splits]] = splits
+    return [int(p) for p in parent]
 
 
 def _share_left(ranks: Ranks) -> Floats:
