@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(price=0.03, shared=True)
+TASTE = Taste(price=0.02, shared=True, window=30)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -42,7 +43,10 @@ MAX_WORDS, MAX_FEATURES = 350, 250
 MAX_OUTPUTS = 16
 """Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
 
-_OUT, _WORDS = 96, 112
+_WAITING = (*range(1, 8), *range(16, 32), *range(8, 15))
+"""Registers that values wait in: of d8 to d15 the caller wants its own back."""
+
+_REALS, _OUT, _WORDS = 96, 160, 176
 """Frame: saved x19 to x30, the address of the raw scores, the words, the stored ranks."""
 
 
@@ -87,6 +91,7 @@ class _Writer(BlockWriter):
         self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
         self.single = self.forest.single
         self.real = "s" if self.single else "d"
+        self.wait, self.wait_left = _waits(flow, TASTE.window)
         self.pool: dict[bytes, int] = {}
         self.pools = 0
         self.longest_way = 0
@@ -110,6 +115,7 @@ class _Writer(BlockWriter):
             yield from self._counted(self._start(output))
             yield from self._emit(order, number)
             yield f".Lend{number}:"
+            yield from self._counted(self._last_additions(number))
             yield from self._counted(self._finish(output))
         yield from self._counted(self._constants())
         yield from self._counted(self._leave())
@@ -132,6 +138,7 @@ class _Writer(BlockWriter):
         yield from self._move_stack("sub")
         for i in range(6):
             yield f"    stp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield from self._move_reals("stp")
         yield f"    str x1, [sp, #{_OUT}]"
 
     def _by_memory(self, kinds: Sequence[str]) -> Iterator[str]:
@@ -154,6 +161,12 @@ class _Writer(BlockWriter):
         if self.frame & 4095:
             yield f"    {op} sp, sp, #{self.frame & 4095}"
 
+    def _move_reals(self, op: str) -> Iterator[str]:
+        """Save or restore those of d8 to d15 in which values wait."""
+        last = max((wait.register for wait in self.wait.values() if 8 <= wait.register < 16), default=0)  # noqa: PLR2004
+        for d in range(8, last + 1, 2):
+            yield f"    {op} d{d}, d{d + 1}, [sp, #{_REALS + 8 * (d - 8)}]"
+
     def _load_words(self) -> Iterator[str]:
         count = min(len(self.words.words), REGISTERS)
         for i in range(0, count - 1, 2):
@@ -164,6 +177,7 @@ class _Writer(BlockWriter):
     def _leave(self) -> Iterator[str]:
         for i in range(6):
             yield f"    ldp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield from self._move_reals("ldp")
         yield from self._move_stack("add")
         yield "    mov w0, #0\n    ret"
 
@@ -274,9 +288,10 @@ class _Writer(BlockWriter):
         return [(load, None)], f"    tbnz x30, #{bit},", f"    tbz x30, #{bit},"
 
     def load(self, node: int) -> list[Op]:
-        """Load a leaf's value into d1."""
+        """Load a leaf's value into the register where it waits."""
         value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
-        return [(f"    ldr {self.real}1, {self._literal(value)}", None)]
+        register = self.wait[self.tree_of[node]].register
+        return [(f"    ldr {self.real}{register}, {self._literal(value)}", None)]
 
     def send(self, node: int, to: int) -> list[Op]:
         """Call the addition: the value lies where the link register then points."""
@@ -284,26 +299,60 @@ class _Writer(BlockWriter):
         bits = int.from_bytes(struct.pack("<f" if self.single else "<d", value), "little")
         return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
 
-    def receive(self) -> list[Op]:
-        """Load what lies behind the call, and add it."""
-        return [(f"    ldr {self.real}1, [x30]", None), *self.add_loaded()]
+    def receive(self, tree: int) -> list[Op]:
+        """Add the value whose turn it is, and load what lies behind the call."""
+        return [*self.add_loaded(tree), (f"    ldr {self.real}{self.wait[tree].register}, [x30]", None)]
 
-    def add_loaded(self) -> list[Op]:
-        """Add d1 to the sum in d0."""
-        return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
+    def add_loaded(self, tree: int) -> list[Op]:
+        """Add the value whose turn it is when a tree's is there."""
+        wait, real = self.wait[tree], self.real
+        return [(f"    fadd {real}0, {real}0, {real}{wait.register}", None)] if wait.adds else []
+
+    def _last_additions(self, group: int) -> Iterator[str]:
+        """Add the values that still wait at a group's end."""
+        for register in self.wait_left[group]:
+            yield f"    fadd {self.real}0, {self.real}0, {self.real}{register}"
 
     def add(self, node: int) -> list[Op]:
-        """Add a leaf's values."""
+        """Add a leaf's values, or have one wait."""
+        if not self.vector:
+            return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
         values = self.forest.leaf_values[self.forest.leaf[node]]
         real = self.real
         ops: list[Op] = []
         for o, value in enumerate(values.tolist()):
             if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
-                load = 31 if self.vector else 1
                 register = _sum_register(o)
-                ops.append((f"    ldr {real}{load}, {self._literal(value)}", None))
-                ops.append((f"    fadd {real}{register}, {real}{register}, {real}{load}", None))
+                ops.append((f"    ldr {real}31, {self._literal(value)}", None))
+                ops.append((f"    fadd {real}{register}, {real}{register}, {real}31", None))
         return ops
+
+
+class _Wait(NamedTuple):
+    """The register that a tree's value waits in, and whether another value is in it that has to be added first."""
+
+    register: int
+    adds: bool
+
+
+def _waits(flow: Flow, window: int) -> tuple[dict[int, _Wait], list[list[int]]]:
+    """Where each tree's value waits; for each group, registers in the order to add them at its end.
+
+    When the trees of a window have been evaluated, one is added for each tree of the next window that comes, and
+    makes room for its value.
+    """
+    waits: dict[int, _Wait] = {}
+    left: list[list[int]] = []
+    for _, trees in flow.groups:
+        queue: list[int] = []
+        for at in range(0, len(trees), window):
+            of = trees[at : at + window]
+            free = queue[: len(of)] if queue else list(_WAITING)
+            for tree, register in zip(of, free, strict=False):
+                waits[tree] = _Wait(register, bool(queue))
+            queue = queue[len(of) :] + [waits[tree].register for tree in sorted(of)]
+        left.append(queue)
+    return waits, left
 
 
 def _sum_register(output: int) -> int:

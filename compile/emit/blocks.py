@@ -6,6 +6,7 @@ instruction set says how a test, a load and an addition are written.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -36,6 +37,7 @@ class BlockWriter(ABC):
             np.arange(self.forest.n_trees), np.diff(self.forest.roots)
         ).tolist()
         self.root_of: list[int] = self.forest.roots.tolist()
+        self.before = {b: a for group in flow.groups for a, b in itertools.pairwise(group.trees)}
         self.version = _versions(flow.node)
 
     @abstractmethod
@@ -47,8 +49,8 @@ class BlockWriter(ABC):
         """Load a leaf's value to where `add_loaded` takes it."""
 
     @abstractmethod
-    def add_loaded(self) -> list[Op]:
-        """Add a loaded value to the sum."""
+    def add_loaded(self, tree: int) -> list[Op]:
+        """Add a loaded value of a tree to the sum."""
 
     @abstractmethod
     def add(self, node: int) -> list[Op]:
@@ -58,9 +60,9 @@ class BlockWriter(ABC):
         """Go to a shared addition with a leaf's value."""
         return [*self.load(node), (JUMP, to)]
 
-    def receive(self) -> list[Op]:
-        """The shared addition."""
-        return self.add_loaded()
+    def receive(self, tree: int) -> list[Op]:
+        """The shared addition of a tree's value."""
+        return self.add_loaded(tree)
 
     def name(self, label: int, group: int) -> str:
         """The name of a label: tree and node, as in the forest's dump, and which version after the first."""
@@ -80,7 +82,8 @@ class BlockWriter(ABC):
         """The instructions of a block, which falls into `following`."""
         if label < END:
             to = addition(label)
-            return self.receive() if to == following else [*self.receive(), (JUMP, to)]
+            ops = self.receive(self.before[self.tree_of[self.flow.node[to]]])
+            return ops if to == following else [*ops, (JUMP, to)]
         if self.slot[self.flow.node[label]] >= 0:
             return self._split(label, following)
         return self._leaf(label, following)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import layout
+from compile.emit.sequence import in_sequence
 from compile.forest import Floats
 from compile.ranks import Ranks
 
@@ -37,7 +38,7 @@ MAX_SLOTS = 256
 
 
 class Group(NamedTuple):
-    """Trees that add to one output (-1: to all), in order."""
+    """Trees that add to one output (-1: to all), in the order to evaluate them."""
 
     output: int
     trees: tuple[int, ...]
@@ -47,10 +48,12 @@ class Group(NamedTuple):
 class Taste:
     """What an emitter wants. price: the instructions per inference that one more instruction of code must save.
     shared: whether leaves share the addition of their values in front of the test they go to.
+    window: how many trees' values can wait to be added, so that these trees can be evaluated in another order.
     """
 
     price: float
     shared: bool
+    window: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,8 +89,9 @@ class Flow:
 def flow_of(ranks: Ranks, taste: Taste) -> Flow:
     """The flow of a Forest."""
     outputs = ranks.forest.tree_output.tolist()
+    window = taste.window if len(ranks.numeric) <= MAX_SLOTS and outputs[0] >= 0 else 1
     groups = tuple(
-        Group(output, tuple(t for t, o in enumerate(outputs) if o == output))
+        Group(output, tuple(in_sequence(ranks, [t for t, o in enumerate(outputs) if o == output], window)))
         for output in sorted(set(outputs))
     )
     threader = _Threader(ranks, taste)

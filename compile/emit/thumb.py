@@ -245,8 +245,9 @@ class _Writer(BlockWriter):
             return [*ops, (f"    movt r0, #{value >> 16 & 0xFFFF}", None)] if value >> 16 else ops
         return [(f"    vldr {self.real[0]}1, {self._literal(self._value(node))}", None)]
 
-    def add_loaded(self) -> list[Op]:
+    def add_loaded(self, tree: int) -> list[Op]:
         """Add it to the sum."""
+        del tree
         if self.total is Sum.FIXED:
             return [("    add r12, r0", None)]
         real, suffix, _ = self.real
@@ -262,7 +263,7 @@ class _Writer(BlockWriter):
         if self.total is Sum.FIXED and abs(value) < 65536:
             operation = "add" if value > 0 else "sub"
             return [(f"    movw r0, #{abs(int(value))}", None), (f"    {operation} r12, r12, r0", None)]
-        return [*self.load(node), *self.add_loaded()]
+        return [*self.load(node), *self.add_loaded(self.tree_of[node])]
 
 
 def _is_immediate(value: int) -> bool:

@@ -1,0 +1,84 @@
+"""The order to evaluate trees in: those that ask alike one after the other, so that the second asks less.
+
+Values are added in the model's order, which keeps every bit of the sum. They need not be found in that order: a
+window of trees is evaluated in any order, if each value waits for its turn in a register of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.forest import Floats, Ints
+from compile.ranks import Ranks
+
+_HIGHEST = 1 << 30
+
+
+def in_sequence(ranks: Ranks, trees: Sequence[int], window: int) -> list[int]:
+    """Trees of one output in the order to evaluate them: `window` at a time change places among themselves."""
+    found: list[int] = []
+    for at in range(0, len(trees), window):
+        of = list(trees[at : at + window])
+        found += _chained(of, _saved(ranks, of)) if len(of) > 2 else of  # noqa: PLR2004
+    return found
+
+
+def _chained(trees: list[int], saved: Floats) -> list[int]:
+    """Trees in a chain of the pairs that save most, the heaviest first."""
+    n = len(trees)
+    after, before = [-1] * n, [-1] * n
+    end = list(range(n))  # of a chain's first tree its last, and the other way round
+    for pair in np.argsort(-saved, axis=None, kind="stable").tolist():
+        one, other = divmod(pair, n)
+        if one == other or after[one] >= 0 or before[other] >= 0 or end[one] == other:
+            continue
+        after[one], before[other] = other, one
+        first, last = end[one], end[other]
+        end[first], end[last] = last, first
+    at = before.index(-1)
+    order = []
+    while at >= 0:
+        order.append(trees[at])
+        at = after[at]
+    return order
+
+
+def _saved(ranks: Ranks, trees: list[int]) -> Floats:
+    """(trees, trees): the tests that a tree is spared, per inference, right behind another one."""
+    roots, slot, numeric = ranks.forest.roots, ranks.slot, len(ranks.numeric)
+    tests = [
+        np.nonzero((slot[roots[t] : roots[t + 1]] >= 0) & (slot[roots[t] : roots[t + 1]] < numeric))[0] + roots[t]
+        for t in trees
+    ]
+    of = np.concatenate(tests)
+    owner = np.repeat(np.arange(len(trees)), [len(t) for t in tests])
+    share = ranks.share[of]
+    found = np.zeros((len(trees), len(trees)))
+    for number, tree in enumerate(trees):
+        low, high, weight = _leaf_ranges(ranks, tree)
+        decided = (high[:, slot[of]] <= ranks.rank[of]) | (low[:, slot[of]] > ranks.rank[of])
+        found[number] = np.bincount(owner, share * (weight @ decided), len(trees))
+    return found
+
+
+def _leaf_ranges(ranks: Ranks, tree: int) -> tuple[Ints, Ints, Floats]:
+    """For a tree's leaves: (leaves, slots) lowest and highest ranks, and (leaves,) the chance of each."""
+    forest, numeric = ranks.forest, len(ranks.numeric)
+    first, last = int(forest.roots[tree]), int(forest.roots[tree + 1])
+    low = np.zeros((last - first, numeric), np.int32)
+    high = np.full((last - first, numeric), _HIGHEST, np.int32)
+    for node in range(first, last):
+        slot, rank = int(ranks.slot[node]), int(ranks.rank[node])
+        if slot < 0:
+            continue
+        for child in (int(forest.left[node]), int(forest.right[node])):
+            low[child - first], high[child - first] = low[node - first], high[node - first]
+        if slot < numeric:
+            left, right = int(forest.left[node]) - first, int(forest.right[node]) - first
+            high[left, slot] = min(high[left, slot], rank)
+            low[right, slot] = max(low[right, slot], rank + 1)
+    leaves: NDArray[np.intp] = np.nonzero(ranks.slot[first:last] < 0)[0]
+    return low[leaves], high[leaves], ranks.share[first:last][leaves]
