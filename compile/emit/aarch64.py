@@ -27,7 +27,7 @@ from compile.emit import aarch64_words
 from compile.emit.aarch64_words import count_instructions
 from compile.emit.blocks import CALL, JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
-from compile.emit.words import Words, words_of
+from compile.emit.words import Words, columns_of, words_of
 
 REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
@@ -52,8 +52,10 @@ _REALS, _OUT, _WORDS = 96, 160, 176
 
 def words_for(flow: Flow) -> Words:
     """The words of this emitter: 30 in registers."""
-    compare = max((len(s.keys) for s in flow.ranks.numeric), default=0) <= aarch64_words.COMPARE_REACH
-    return words_of(flow.ranks, flow.tested, registers=REGISTERS, setup=WORD_SETUP if compare else 0)
+    merged = aarch64_words.is_plain(flow.ranks)
+    most = max((len(c.keys) for c in columns_of(flow.ranks, merged=merged)), default=0)
+    setup = WORD_SETUP if most <= aarch64_words.COMPARE_REACH else 0
+    return words_of(flow.ranks, flow.tested, merged=merged, registers=REGISTERS, setup=setup)
 
 
 def compared_slots(flow: Flow, words: Words) -> list[int]:
@@ -70,7 +72,7 @@ def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool)
     """
     writer = _Writer(flow, words, compared)
     lines = list(writer.text(integer=integer))
-    if writer.maker is None or writer.maker.stand_ins is None:
+    if writer.maker is None:
         return "\n".join(lines) + "\n", None
     around = sum(map(count_instructions, writer.straight))
     return "\n".join(lines) + "\n", around + writer.longest_way + writer.maker.longest_f32
@@ -83,12 +85,8 @@ class _Writer(BlockWriter):
         plain = aarch64_words.is_plain(flow.ranks)
         ranks_at = _WORDS + 8 * len(words.words)
         self.rank_at = {slot: ranks_at + 2 * i for i, slot in enumerate(compared)}
-        copy_at = (ranks_at + len(compared) * 2 + 15) & ~15
-        self.frame = (copy_at + (4 * self.forest.n_features if plain else 0) + 15) & ~15
-        self.maker = (
-            aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
-        )
-        self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
+        self.frame = (ranks_at + len(compared) * 2 + 15) & ~15
+        self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at) if plain else None
         self.single = self.forest.single
         self.real = "s" if self.single else "d"
         self.wait, self.wait_left = _waits(flow, TASTE.window)
@@ -144,14 +142,11 @@ class _Writer(BlockWriter):
     def _by_memory(self, kinds: Sequence[str]) -> Iterator[str]:
         """Let C fill the words in memory, and load them."""
         if self.maker is not None:
-            if self.maker.stand_ins is not None:
-                return
-            yield f".Lnan:\n    mov x0, x20\n    add x1, sp, #{_WORDS}\n    bl edge_words_f32"
-        else:
-            for kind in kinds:
-                yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
-                if kind != kinds[-1]:
-                    yield "    b .Lloads"
+            return
+        for kind in kinds:
+            yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
+            if kind != kinds[-1]:
+                yield "    b .Lloads"
         yield ".Lloads:"
         yield from self._load_words()
 
@@ -279,7 +274,7 @@ class _Writer(BlockWriter):
         where = self.words.place.get(key)
         if where is None:
             load = f"    ldrh w30, [sp, #{self.rank_at[key[0]]}]"
-            rank = key[1] + self.rank_base[key[0]]
+            rank = key[1] if self.maker is None else self.maker.compared_rank(*key)
             return [(load, None), (f"    cmp w30, #{rank}", None)], "    b.ls", "    b.hi"
         word, bit = where
         if word < REGISTERS:

@@ -139,11 +139,7 @@ def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str]
     if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
         return None
     compared = aarch64.compared_slots(flow, words)
-    bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
-    by_c = list(kinds)
-    if aarch64_words.is_plain(ranks):
-        by_c = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
-    c = c_words.words_c(ranks, words, bases, by_c) if by_c else ""
+    c = "" if aarch64_words.is_plain(ranks) else c_words.words_c(ranks, words, compared, kinds)
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
     text, longest = aarch64.trees_s(flow, words, compared, integer="i32" in kinds)
     return c, {"trees.S": text}, longest
