@@ -33,7 +33,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(price=0.02, shared=True, window=30)
+TASTE = Taste(price=0.015, shared=True, window=30)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -55,7 +55,9 @@ def words_for(flow: Flow) -> Words:
     merged = aarch64_words.is_plain(flow.ranks)
     most = max((len(c.keys) for c in columns_of(flow.ranks, merged=merged)), default=0)
     setup = WORD_SETUP if most <= aarch64_words.COMPARE_REACH else 0
-    return words_of(flow.ranks, flow.tested, merged=merged, registers=REGISTERS, setup=setup)
+    # A test of a word without a register is an instruction more to execute, and one more in the code.
+    mass = flow.tested + TASTE.price * np.bincount(flow.node, minlength=len(flow.tested))
+    return words_of(flow.ranks, mass, merged=merged, registers=REGISTERS, setup=setup)
 
 
 def compared_slots(flow: Flow, words: Words) -> list[int]:
