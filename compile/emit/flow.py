@@ -222,7 +222,7 @@ class _Threader:
 
     def _plan(self, node: int, mass: float, decided: dict[int, int]) -> _Plan | None:
         """What a version of a node saves that is executed `mass` times; None where that is clearly nothing."""
-        if mass < self.price or self.slot[node] < 0:
+        if mass < 2 * self.price or self.slot[node] < 0:
             return None
         share = self.share_left[node]
         parts = mass * share, mass * (1 - share)

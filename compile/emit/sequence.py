@@ -15,6 +15,8 @@ from compile.forest import Floats, Ints
 from compile.ranks import Ranks
 
 _HIGHEST = 1 << 30
+_RARE = 0.05
+"""Tests that are executed less often than this do not matter for the order."""
 
 
 def in_sequence(ranks: Ranks, trees: Sequence[int], window: int) -> list[int]:
@@ -49,18 +51,16 @@ def _chained(trees: list[int], saved: Floats) -> list[int]:
 def _saved(ranks: Ranks, trees: list[int]) -> Floats:
     """(trees, trees): the tests that a tree is spared, per inference, right behind another one."""
     roots, slot, numeric = ranks.forest.roots, ranks.slot, len(ranks.numeric)
-    tests = [
-        np.nonzero((slot[roots[t] : roots[t + 1]] >= 0) & (slot[roots[t] : roots[t + 1]] < numeric))[0] + roots[t]
-        for t in trees
-    ]
+    asked = (slot >= 0) & (slot < numeric) & (ranks.share > _RARE)
+    tests = [np.nonzero(asked[roots[t] : roots[t + 1]])[0] + roots[t] for t in trees]
     of = np.concatenate(tests)
     owner = np.repeat(np.arange(len(trees)), [len(t) for t in tests])
-    share = ranks.share[of]
+    share, columns, rank = ranks.share[of], slot[of], ranks.rank[of]
     found = np.zeros((len(trees), len(trees)))
     for number, tree in enumerate(trees):
         low, high, weight = _leaf_ranges(ranks, tree)
-        decided = (high[:, slot[of]] <= ranks.rank[of]) | (low[:, slot[of]] > ranks.rank[of])
-        found[number] = np.bincount(owner, share * (weight @ decided), len(trees))
+        decided = (high[:, columns] <= rank) | (low[:, columns] > rank)
+        found[number] = np.bincount(owner, share * (weight @ decided.astype(np.float64)), len(trees))
     return found
 
 
