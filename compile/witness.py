@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compile.emit import aarch64
 from compile.emit.flow import END, flow_of
-from compile.forest import INF_KEY, NAN_KEY, Forest, Ints, category_codes, float_keys
+from compile.forest import INF_KEY, NAN_KEY, Forest, category_codes, float_keys
 from compile.ranks import NumericSlot, Ranks, rank_forest
 
 BATCH, TRIES = 128, 4

@@ -1,17 +1,24 @@
 """Trees as AArch64 assembly: a test is one `tbz` on a thermometer word that stays in its register.
 
     edge_model_scores(x0 = features, x1 = raw scores):
-        save registers; edge_words_f32(x, words on the stack); the 30 hottest words into x0 to x29
+        save registers; features to thermometer words (`aarch64_words`), the 30 hottest into x0 to x29
         trees:  tbnz x7, #17, .Lt3n5        a test of a hot threshold
                 ldr x30, [sp, #256]         a test of a threshold whose word got no register
                 tbz x30, #5, .Lt3n9
                 ldrh w30, [sp, #600]        a test of a threshold that got no word: its rank
                 cmp w30, #77
                 b.ls .Lt3n12
-        leaf:   ldr d1, .Lp0+1232           literals lie behind the code, within reach of a load
-                fadd d0, d0, d1
-                tbz x3, #9, .Lt4n2          a copy of the next tree's first test, if the leaf is hot enough
+        leaf:   bl .Lt4n0add                a cold leaf: its value lies where the link register then points
+                .xword 0x3fb0c5f2a9e1d7c4
+        leaf:   fadd d0, d0, d9             a hot leaf: add the value whose turn it is,
+                ldr d9, .Lp0+1232           and load its own to wait in that place
+                tbz x3, #9, .Lt4n2v1        a version of the next tree's first test, for this leaf alone
+        .Lt4n0add:                          in front of a test that cold leaves go to
+                fadd d0, d0, d9
+                ldr d9, [x30]
+        .Lt4n0: ...
 
+Trees are not evaluated in the order in which their values are added (`sequence`): each value waits in a register.
 Labels name the tree and the node. Registers and the frame follow AAPCS64; x18 is used, as on Linux.
 """
 
@@ -33,7 +40,7 @@ REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(price=0.015, shared=True, window=30)
+TASTE = Taste(price=0.01, shared=True, window=30)
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -160,7 +167,7 @@ class _Writer(BlockWriter):
 
     def _move_reals(self, op: str) -> Iterator[str]:
         """Save or restore those of d8 to d15 in which values wait."""
-        last = max((wait.register for wait in self.wait.values() if 8 <= wait.register < 16), default=0)  # noqa: PLR2004
+        last = max((wait.register for wait in self.wait.values() if 8 <= wait.register < 16), default=0)
         for d in range(8, last + 1, 2):
             yield f"    {op} d{d}, d{d + 1}, [sp, #{_REALS + 8 * (d - 8)}]"
 

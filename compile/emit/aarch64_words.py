@@ -161,7 +161,7 @@ class WordsWriter:
     def _column(self, kind: str, number: int, lane: int, aside: list[str]) -> Iterator[str]:
         feature, here = self.feature[number], f"{number}{kind}"
         yield f"    umov w21, v3.s[{lane}]\n    ldrh w21, [x25, w21, uxtw #1]"
-        value, limit, compare, below = ("s16", "s2", "fcmp", "lt") if kind == "f32" else ("w22", "w30", "cmp", "lt")
+        value, limit, compare = ("s16", "s2", "fcmp") if kind == "f32" else ("w22", "w30", "cmp")
         if kind == "i32" or feature + lane % 2 >= _PAIR_REACH or feature % 2 != lane % 2:
             yield f"    ldr {value}, [x20, #{4 * feature}]"
         elif lane % 2 == 0 and feature + 1 in self.of_feature:
@@ -171,10 +171,12 @@ class WordsWriter:
         else:
             value = "s17"
         search = f"    ldr {limit}, [x24, x21, lsl #2]\n    {compare} {limit}, {value}\n"
-        yield f"{search}    b.{below} .Lstep{here}\n.Lfound{here}:"
+        yield f"{search}    b.lt .Lstep{here}\n.Lfound{here}:"
         again = f"    add w21, w21, #1\n{search}"
         if kind == "f32":
-            aside.append(f".Lstep{here}:\n    b.vs .Lnan{number}\n1:\n{again}    b.mi 1b\n    b .Lfound{here}")
+            aside.append(
+                f".Lstep{here}:\n    b.vs .Lnan{number}\n1:\n{again}    b.mi 1b\n    b .Lfound{here}"
+            )
             aside += self._nan(number)
         else:
             aside.append(f".Lstep{here}:\n{again}    b.lt .Lstep{here}\n    b .Lfound{here}")
@@ -185,7 +187,6 @@ class WordsWriter:
 
     def _words(self, number: int) -> Iterator[str]:
         """The words of a column whose place in the row is in x21."""
-        waiting = -1
         for level, word in enumerate(self.of_column[number]):
             base = "x30"
             if level < len(_LEVELS):
@@ -197,7 +198,6 @@ class WordsWriter:
                 yield f"    lsl x{word}, x26, x22"
             else:
                 yield f"    lsl x22, x26, x22\n    str x22, [sp, #{self.words_at + 8 * word}]"
-        del waiting
 
     def _stored_ranks(self, number: int) -> Iterator[str]:
         """Store the rank for slots with tests that have no word."""
@@ -263,7 +263,9 @@ class WordsWriter:
                 limits = buckets.thresholds_f32(slot).view(np.uint32).tolist()
                 yield from _data(".word", [*limits, 0x7F800000])
             else:
-                yield from _data(".word", [*(int(t) & 0xFFFFFFFF for t in slot.integer_thresholds()), 0x7FFFFFFF])
+                yield from _data(
+                    ".word", [*(int(t) & 0xFFFFFFFF for t in slot.integer_thresholds()), 0x7FFFFFFF]
+                )
         starts = [made[f].starts[0] + self.offsets[number] for number, f in enumerate(self.feature)]
         yield f"edge_start_{kind}:"
         yield from _data(".hword", np.concatenate(starts).tolist(), 32)

@@ -235,17 +235,15 @@ class _Threader:
                 at = decided[at]
             plan = self._plan(at, part, decided)
             below.append(plan)
-        jump = min(parts) + self.price
-        best = max(
-            (
-                (-jump, None, None),
-                *([(below[0].gain, below[0], None)] if below[0] else []),
-                *([(below[1].gain, None, below[1])] if below[1] else []),
-                *([(below[0].gain + below[1].gain, *below)] if below[0] and below[1] else []),
-            ),
-            key=lambda choice: choice[0],
-        )
-        return _Plan(gain + best[0], best[1], best[2])
+        left, right = below
+        # With neither version below, the colder side needs a jump.
+        best, made = -min(parts) - self.price, (False, False)
+        for ways in ((True, False), (False, True), (True, True)):
+            of = [plan for plan, wanted in zip(below, ways, strict=True) if wanted]
+            whole = sum(plan.gain for plan in of if plan is not None)
+            if None not in of and whole > best:
+                best, made = whole, ways
+        return _Plan(gain + best, left if made[0] else None, right if made[1] else None)
 
     def _make(self, node: int, edges: list[_Edge], mass: float, plan: _Plan | None) -> None:
         """A block, entered by edges."""
@@ -276,7 +274,7 @@ class _Threader:
             known = self._side(node, facts, side)
             edge = _Edge(mass * (1 - share if side else share), known, block, side)
             child = self._open(self.child[side][node], known)
-            below = None if plan is None else plan[1 + side]
+            below = None if plan is None else (plan.right if side else plan.left)
             if below is not None:
                 self._make(child, [edge], edge.mass, below)
             else:

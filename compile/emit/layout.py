@@ -60,8 +60,8 @@ def ordered(blocks: Sequence[Choice], first: int, price: float, *, shared: bool)
     heads.sort(key=lambda label: label if label >= 0 else addition(label) - 0.5)
     order = []
     for head in heads:
-        label: int | None = head
-        while label is not None:
-            order.append(label)
-            label = after.get(label)
+        at: int | None = head
+        while at is not None:
+            order.append(at)
+            at = after.get(at)
     return order

@@ -24,7 +24,7 @@ def in_sequence(ranks: Ranks, trees: Sequence[int], window: int) -> list[int]:
     found: list[int] = []
     for at in range(0, len(trees), window):
         of = list(trees[at : at + window])
-        found += _chained(of, _saved(ranks, of)) if len(of) > 2 else of  # noqa: PLR2004
+        found += _chained(of, _saved(ranks, of)) if len(of) > 2 else of
     return found
 
 

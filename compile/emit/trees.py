@@ -45,8 +45,9 @@ class TreeCode:
     mode, style: what was chosen, and `reason`, one line, why.
     forest: what the code computes bit for bit: the model, or in the modes fixed and compact the model with its
         leaves in fixed point, whose raw scores are at most `worst_error` from the model's.
-    worst_instructions: the most that `edge_model_scores` can take, found from the code's structure: the longest
-        way through all blocks, whatever rows can go it. None where a compiler, not this emitter, wrote the loop.
+    worst_instructions: the most that `edge_model_scores` can take, proven from the code: the longest way through
+        its blocks, of which each leads on only where what is known on the ways to it leaves a test open. None
+        where a compiler, not this emitter, wrote the loop.
     """
 
     c: str

@@ -59,7 +59,9 @@ class Word:
 
     def nan_bits(self, ranks: Ranks) -> int:
         """The word for NaN."""
-        return sum(1 << j for j, (slot, rank) in enumerate(self.tests) if ranks.numeric[slot].nan_rank <= rank)
+        return sum(
+            1 << j for j, (slot, rank) in enumerate(self.tests) if ranks.numeric[slot].nan_rank <= rank
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
