@@ -175,75 +175,89 @@ class _Threader:
         rest = edges
         if len(edges) > 1 and self.slot[node] >= 0:
             rest = []
-            common = _hull(edges)
-            for alike, decided in self._alike(edges, self._decided(common, tests), tests):
-                mass = sum(e.mass for e in alike)
-                plan = self._plan(node, mass, decided)
-                gain = -1.0 if plan is None else plan.gain + self._entry(alike, mass)
-                if plan is not None and gain > 0:
+            common = self._decided(_hull(edges), tests)
+            for alike, decided in self._alike(edges, common, tests):
+                mass = sum([e.mass for e in alike])
+                entry = self._entry(alike, mass)
+                plan = self._plan(node, mass, decided, common) if decided or entry > 0 else None
+                if plan is not None and plan.gain + entry > 0:
                     self._make(node, alike, mass, plan)
                 else:
                     rest += alike
         if rest:
-            self._make(node, rest, sum(e.mass for e in rest), None)
+            self._make(node, rest, sum([e.mass for e in rest]), None)
 
     def _alike(
         self, edges: list[_Edge], common: dict[int, int], tests: dict[int, list[int]]
     ) -> Iterable[tuple[list[_Edge], dict[int, int]]]:
-        """Edges in sets that know the same of the tree's tests; hot ones each by itself."""
+        """Edges in sets that know the same of the tree's tests, beyond what all know; hot ones each by itself."""
         sets: dict[object, tuple[list[_Edge], dict[int, int]]] = {}
+        hot = 4 * self.price
         for edge in edges:
-            decided = {n: c for n, c in self._decided(edge.facts, tests).items() if n not in common}
-            hot = edge.mass > 4 * self.price
-            key: object = (edge.source, edge.side) if hot else frozenset(decided.items())
-            sets.setdefault(key, ([], decided | common))[0].append(edge)
+            decided = self._decided(edge.facts, tests)
+            for known in common:
+                del decided[known]
+            key: object = (edge.source, edge.side) if edge.mass > hot else tuple(decided.items())
+            sets.setdefault(key, ([], decided))[0].append(edge)
         return sets.values()
 
     def _decided(self, facts: Facts, tests: dict[int, list[int]]) -> dict[int, int]:
         """Tests that facts decide, and where they lead."""
         found = {}
-        for slot, (low, high) in facts.items():
-            for node in tests.get(slot, ()):
-                rank = self.rank[node]
-                if high <= rank:
-                    found[node] = self.child[0][node]
-                elif low > rank:
-                    found[node] = self.child[1][node]
+        rank, (left, right) = self.rank, self.child
+        for slot in sorted(facts.keys() & tests.keys()):
+            low, high = facts[slot]
+            for node in tests[slot]:
+                if high <= rank[node]:
+                    found[node] = left[node]
+                elif low > rank[node]:
+                    found[node] = right[node]
         return found
 
     def _entry(self, edges: list[_Edge], mass: float) -> float:
         """What a version costs or saves where it is entered: a leaf falls into its own, several share one."""
-        leaves = sum(1 for e in edges if e.source < 0 or self.slot[self.node[e.source]] < 0)
-        if leaves == 0:
-            return 0.0
         if len(edges) == 1:
-            return mass - self.price
-        return -2 * self.price
+            return mass - self.price if self._is_leaf(edges[0].source) else 0.0
+        return -2 * self.price if any(self._is_leaf(e.source) for e in edges) else 0.0
 
-    def _plan(self, node: int, mass: float, decided: dict[int, int]) -> _Plan | None:
-        """What a version of a node saves that is executed `mass` times; None where that is clearly nothing."""
+    def _is_leaf(self, block: int) -> bool:
+        return block >= 0 and self.slot[self.node[block]] < 0
+
+    def _plan(
+        self, node: int, mass: float, decided: dict[int, int], common: dict[int, int]
+    ) -> _Plan | None:
+        """What a version of a node saves that is executed `mass` times; None where that is clearly nothing.
+
+        decided: tests that its ways decide and others do not, and where they lead; common: those that all decide.
+        """
         if mass < 2 * self.price or self.slot[node] < 0:
             return None
         share = self.share_left[node]
         parts = mass * share, mass * (1 - share)
         gain = -self.price
         below: list[_Plan | None] = []
-        for part, child in zip(parts, (self.child[0][node], self.child[1][node]), strict=True):
-            at = child
-            while at in decided:
-                gain += part
-                at = decided[at]
-            plan = self._plan(at, part, decided)
-            below.append(plan)
+        for side in (0, 1):
+            at = self.child[side][node]
+            while at in decided or at in common:
+                if at in decided:
+                    gain += parts[side]
+                    at = decided[at]
+                else:
+                    at = common[at]
+            below.append(self._plan(at, parts[side], decided, common))
         left, right = below
-        # With neither version below, the colder side needs a jump.
-        best, made = -min(parts) - self.price, (False, False)
-        for ways in ((True, False), (False, True), (True, True)):
-            of = [plan for plan, wanted in zip(below, ways, strict=True) if wanted]
-            whole = sum(plan.gain for plan in of if plan is not None)
-            if None not in of and whole > best:
-                best, made = whole, ways
-        return _Plan(gain + best, left if made[0] else None, right if made[1] else None)
+        # With no version below, the colder side needs a jump.
+        best, made = -min(parts) - self.price, (left, right)
+        if left is None or (right is not None and right.gain > left.gain):
+            most, one = right, (None, right)
+        else:
+            most, one = left, (left, None)
+        both = left.gain + right.gain if left is not None and right is not None else best
+        if most is None or max(most.gain, both) <= best:
+            return _Plan(gain + best, None, None)
+        if most.gain >= both:
+            return _Plan(gain + most.gain, *one)
+        return _Plan(gain + both, *made)
 
     def _make(self, node: int, edges: list[_Edge], mass: float, plan: _Plan | None) -> None:
         """A block, entered by edges."""
@@ -337,18 +351,18 @@ def _hull(edges: list[_Edge]) -> Facts:
     """What is known on all edges."""
     if len(edges) == 1:
         return edges[0].facts
-    smallest = min((e.facts for e in edges), key=len)
+    all_facts = [e.facts for e in edges]
+    slots = all_facts[0].keys()
+    for facts in all_facts[1:]:
+        slots = slots & facts.keys()
+        if not slots:
+            return {}
     found = {}
-    for slot in smallest:
-        low, high = _ANY[1], 0
-        for edge in edges:
-            known = edge.facts.get(slot)
-            if known is None:
-                break
-            low, high = min(low, known[0]), max(high, known[1])
-        else:
-            if low > 0 or high < _ANY[1]:
-                found[slot] = low, high
+    for slot in sorted(slots):
+        known = [facts[slot] for facts in all_facts]
+        low, high = min([k[0] for k in known]), max([k[1] for k in known])
+        if low > 0 or high < _ANY[1]:
+            found[slot] = low, high
     return found
 
 
