@@ -38,6 +38,7 @@ class BlockWriter(ABC):
         ).tolist()
         self.root_of: list[int] = self.forest.roots.tolist()
         self.before = {b: a for group in flow.groups for a, b in itertools.pairwise(group.trees)}
+        self.made: dict[int, list[Op]] = {}
         self.version = _versions(flow.node)
 
     @abstractmethod
@@ -79,14 +80,17 @@ class BlockWriter(ABC):
         return list(order)
 
     def block(self, label: int, following: int) -> list[Op]:
-        """The instructions of a block, which falls into `following`."""
-        if label < END:
-            to = addition(label)
-            ops = self.receive(self.before[self.tree_of[self.flow.node[to]]])
-            return ops if to == following else [*ops, (JUMP, to)]
-        if self.slot[self.flow.node[label]] >= 0:
-            return self._split(label, following)
-        return self._leaf(label, following)
+        """The instructions of a block, which falls into `following`; made once, as that lays down its literals."""
+        ops = self.made.get(label)
+        if ops is None:
+            if label < END:
+                ops = self._addition(addition(label), following)
+            elif self.slot[self.flow.node[label]] >= 0:
+                ops = self._split(label, following)
+            else:
+                ops = self._leaf(label, following)
+            self.made[label] = ops
+        return ops
 
     def longest(self, order: Sequence[int], far: set[tuple[int, int]]) -> int:
         """The most instructions from a group's first label to its end, on any way through its blocks.
@@ -110,6 +114,10 @@ class BlockWriter(ABC):
                     here = size + max(here, most[to])
             most[label] = here
         return most[order[0]]
+
+    def _addition(self, block: int, following: int) -> list[Op]:
+        ops = self.receive(self.before[self.tree_of[self.flow.node[block]]])
+        return ops if block == following else [*ops, (JUMP, block)]
 
     def _split(self, block: int, following: int) -> list[Op]:
         before, if_left, if_right = self.test(self.flow.node[block])
