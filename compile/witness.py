@@ -60,7 +60,7 @@ class _Search:
     def __init__(self, forest: Forest) -> None:
         self.forest = forest
         ranks = rank_forest(forest)
-        self.flow = flow_of(ranks, aarch64.TASTE)
+        self.flow = flow_of(ranks, aarch64.taste(ranks.forest))
         self.node = np.array(self.flow.node, np.int32)
         self.left, self.right = np.array(self.flow.left, np.int32), np.array(self.flow.right, np.int32)
         self.rng = np.random.default_rng(SEED)

@@ -26,35 +26,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from compile.emit import aarch64_words
+from compile.emit.aarch64_sums import WINDOW, Sums, lanes
 from compile.emit.aarch64_words import count_instructions
 from compile.emit.blocks import CALL, JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
 from compile.emit.words import Words, columns_of, words_of
+from compile.forest import Forest
 
 REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(price=0.01, shared=True, window=30)
+PRICE = 0.01
+"""Instructions per inference that an instruction of code must save: the trade of speed for bytes."""
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
 """Bytes after which literals are laid down; `ldr` reaches 1 MiB."""
 MAX_WORDS, MAX_FEATURES = 350, 250
 """What of them lies in the frame is within reach of an `add`."""
-MAX_OUTPUTS = 16
-"""Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
-
-_WAITING = (*range(1, 8), *range(16, 32), *range(8, 15))
-"""Registers that values wait in: of d8 to d15 the caller wants its own back."""
-
 _REALS, _OUT, _WORDS = 96, 160, 176
 """Frame: saved x19 to x30, the address of the raw scores, the words, the stored ranks."""
+
+
+def taste(forest: Forest) -> Taste:
+    """What this emitter wants of a model's flow."""
+    return Taste(PRICE, shared=True, window=WINDOW, lanes=lanes(forest))
 
 
 def words_for(flow: Flow) -> Words:
@@ -63,7 +64,7 @@ def words_for(flow: Flow) -> Words:
     most = max((len(c.keys) for c in columns_of(flow.ranks, merged=merged)), default=0)
     setup = WORD_SETUP if most <= aarch64_words.COMPARE_REACH else 0
     # A test of a word without a register is an instruction more to execute, and one more in the code.
-    mass = flow.tested + TASTE.price * np.bincount(flow.node, minlength=len(flow.tested))
+    mass = flow.tested + PRICE * np.bincount(flow.node, minlength=len(flow.tested))
     return words_of(flow.ranks, mass, merged=merged, registers=REGISTERS, setup=setup)
 
 
@@ -97,8 +98,7 @@ class _Writer(BlockWriter):
         self.frame = (ranks_at + len(compared) * 2 + 15) & ~15
         self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at) if plain else None
         self.single = self.forest.single
-        self.real = "s" if self.single else "d"
-        self.wait, self.wait_left = _waits(flow, TASTE.window)
+        self.sums = Sums(flow, self._literal, _OUT)
         self.pool: dict[bytes, int] = {}
         self.pools = 0
         self.longest_way = 0
@@ -118,13 +118,13 @@ class _Writer(BlockWriter):
         yield from self._by_memory(kinds)
         yield ".Ltrees:"
         for number, order in enumerate(self.flow.order):
-            output = self.flow.groups[number].output
-            yield from self._counted(self._start(output))
+            outputs = self.flow.groups[number].outputs
+            yield from self._counted(self.sums.start(outputs))
             yield from self._emit(order, number)
             yield f".Lend{number}:"
-            yield from self._counted(self._last_additions(number))
-            yield from self._counted(self._finish(output))
-        yield from self._counted(self._constants())
+            yield from self._counted(self.sums.last_additions(number))
+            yield from self._counted(self.sums.finish(outputs))
+        yield from self._counted(self.sums.constants())
         yield from self._counted(self._leave())
         yield from self._lay_pool()
         if self.maker is not None:
@@ -167,8 +167,7 @@ class _Writer(BlockWriter):
 
     def _move_reals(self, op: str) -> Iterator[str]:
         """Save or restore those of d8 to d15 in which values wait."""
-        last = max((wait.register for wait in self.wait.values() if 8 <= wait.register < 16), default=0)
-        for d in range(8, last + 1, 2):
+        for d in range(8, self.sums.last_saved + 1, 2):
             yield f"    {op} d{d}, d{d + 1}, [sp, #{_REALS + 8 * (d - 8)}]"
 
     def _load_words(self) -> Iterator[str]:
@@ -184,49 +183,6 @@ class _Writer(BlockWriter):
         yield from self._move_reals("ldp")
         yield from self._move_stack("add")
         yield "    mov w0, #0\n    ret"
-
-    def _start(self, output: int) -> Iterator[str]:
-        forest = self.forest
-        for o in range(forest.n_outputs) if output < 0 else [output]:
-            register = _sum_register(o if output < 0 else 0)
-            if forest.base_first and forest.base[o] != 0:
-                yield f"    ldr {self.real}{register}, {self._literal(forest.base[o])}"
-            else:
-                yield f"    movi d{register}, #0"
-
-    def _finish(self, output: int) -> Iterator[str]:
-        forest, real = self.forest, self.real
-        for o in range(forest.n_outputs) if output < 0 else [output]:
-            register = _sum_register(o if output < 0 else 0)
-            if forest.divisor != 1:
-                yield f"    ldr {real}31, {self._literal(forest.divisor)}"
-                yield f"    fdiv {real}{register}, {real}{register}, {real}31"
-            if not forest.base_first and forest.base[o] != 0:
-                yield from self._add_base(register, forest.base[o])
-            if self.single:
-                yield f"    fcvt d{register}, s{register}"
-            yield f"    ldr x30, [sp, #{_OUT}]\n    str d{register}, [x30, #{8 * o}]"
-
-    def _add_base(self, register: int, base: float) -> Iterator[str]:
-        """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
-        bits = int.from_bytes(struct.pack("<d", base), "little")
-        yield f"    movz x30, #{bits & 0xFFFF}"
-        for shift in (16, 32, 48):
-            yield f"    movk x30, #{bits >> shift & 0xFFFF}, lsl #{shift}"
-        yield "    fmov d31, x30"
-        if self.single:
-            yield f"    fcvt d{register}, s{register}"
-        yield f"    fadd d{register}, d{register}, d31"
-        if self.single:
-            yield f"    fcvt s{register}, d{register}"
-
-    def _constants(self) -> Iterator[str]:
-        """Outputs that no tree adds to."""
-        present = {g.output for g in self.flow.groups}
-        for o in range(self.forest.n_outputs):
-            if -1 not in present and o not in present:
-                yield from self._start(o)
-                yield from self._finish(o)
 
     def _literal(self, value: float) -> str:
         data = struct.pack("<f" if self.single else "<d", value)
@@ -292,75 +248,34 @@ class _Writer(BlockWriter):
         return [(load, None)], f"    tbnz x30, #{bit},", f"    tbz x30, #{bit},"
 
     def load(self, node: int) -> list[Op]:
-        """Load a leaf's value into the register where it waits."""
-        value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
-        register = self.wait[self.tree_of[node]].register
-        return [(f"    ldr {self.real}{register}, {self._literal(value)}", None)]
+        """Load a leaf's value to where it waits."""
+        return _ops(self.sums.load(self.tree_of[node], self._value(node)))
+
+    def _value(self, node: int) -> float:
+        return float(self.forest.leaf_values[self.forest.leaf[node], 0])
 
     def send(self, node: int, to: int) -> list[Op]:
         """Call the addition: the value lies where the link register then points."""
-        value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
-        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", value), "little")
+        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", self._value(node)), "little")
         return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
 
     def receive(self, tree: int) -> list[Op]:
         """Add the value whose turn it is, and load what lies behind the call."""
-        return [*self.add_loaded(tree), (f"    ldr {self.real}{self.wait[tree].register}, [x30]", None)]
+        return _ops([*self.sums.turn(tree), *self.sums.receive(tree)])
 
     def add_loaded(self, tree: int) -> list[Op]:
         """Add the value whose turn it is when a tree's is there."""
-        wait, real = self.wait[tree], self.real
-        return [(f"    fadd {real}0, {real}0, {real}{wait.register}", None)] if wait.adds else []
-
-    def _last_additions(self, group: int) -> Iterator[str]:
-        """Add the values that still wait at a group's end."""
-        for register in self.wait_left[group]:
-            yield f"    fadd {self.real}0, {self.real}0, {self.real}{register}"
+        return _ops(self.sums.turn(tree))
 
     def add(self, node: int) -> list[Op]:
         """Add a leaf's values, or have one wait."""
-        if not self.vector:
-            return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
-        values = self.forest.leaf_values[self.forest.leaf[node]]
-        real = self.real
-        ops: list[Op] = []
-        for o, value in enumerate(values.tolist()):
-            if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
-                register = _sum_register(o)
-                ops.append((f"    ldr {real}31, {self._literal(value)}", None))
-                ops.append((f"    fadd {real}{register}, {real}{register}, {real}31", None))
-        return ops
+        if self.vector:
+            return _ops(self.sums.add_vector(self.forest.leaf_values[self.forest.leaf[node]].tolist()))
+        return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
 
 
-class _Wait(NamedTuple):
-    """The register that a tree's value waits in, and whether another value is in it that has to be added first."""
-
-    register: int
-    adds: bool
-
-
-def _waits(flow: Flow, window: int) -> tuple[dict[int, _Wait], list[list[int]]]:
-    """Where each tree's value waits; for each group, registers in the order to add them at its end.
-
-    When the trees of a window have been evaluated, one is added for each tree of the next window that comes, and
-    makes room for its value.
-    """
-    waits: dict[int, _Wait] = {}
-    left: list[list[int]] = []
-    for _, trees in flow.groups:
-        queue: list[int] = []
-        for at in range(0, len(trees), window):
-            of = trees[at : at + window]
-            free = queue[: len(of)] if queue else list(_WAITING)
-            for tree, register in zip(of, free, strict=False):
-                waits[tree] = _Wait(register, bool(queue))
-            queue = queue[len(of) :] + [waits[tree].register for tree in sorted(of)]
-        left.append(queue)
-    return waits, left
-
-
-def _sum_register(output: int) -> int:
-    return output if output < 8 else output + 8
+def _ops(lines: list[str]) -> list[Op]:
+    return [(line, None) for line in lines]
 
 
 def _inverted(line: str) -> str:

@@ -38,10 +38,20 @@ MAX_SLOTS = 256
 
 
 class Group(NamedTuple):
-    """Trees that add to one output (-1: to all), in the order to evaluate them."""
+    """Trees whose values are added together.
 
-    output: int
+    outputs: what they add to, (-1,) for all outputs. trees: in the order to evaluate them. in_turn: for each output
+    its trees, in the order to add their values.
+    """
+
+    outputs: tuple[int, ...]
     trees: tuple[int, ...]
+    in_turn: tuple[tuple[int, ...], ...]
+
+    @property
+    def output(self) -> int:
+        """The output of a group that has one."""
+        return self.outputs[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +59,13 @@ class Taste:
     """What an emitter wants. price: the instructions per inference that one more instruction of code must save.
     shared: whether leaves share the addition of their values in front of the test they go to.
     window: how many trees' values can wait to be added, so that these trees can be evaluated in another order.
+    lanes: how many outputs' values can wait in one register. All but the first have no quick way to get there.
     """
 
     price: float
     shared: bool
     window: int = 1
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +91,11 @@ class Flow:
     order: tuple[Sequence[int], ...]
 
     @property
+    def group_of(self) -> dict[int, int]:
+        """The group of each tree."""
+        return {tree: number for number, group in enumerate(self.groups) for tree in group.trees}
+
+    @property
     def live(self) -> NDArray[np.bool_]:
         """(nodes,), whether a node is reached at all."""
         live = np.zeros(len(self.ranks.slot), bool)
@@ -88,12 +105,7 @@ class Flow:
 
 def flow_of(ranks: Ranks, taste: Taste) -> Flow:
     """The flow of a Forest."""
-    outputs = ranks.forest.tree_output.tolist()
-    window = taste.window if len(ranks.numeric) <= MAX_SLOTS and outputs[0] >= 0 else 1
-    groups = tuple(
-        Group(output, tuple(in_sequence(ranks, [t for t, o in enumerate(outputs) if o == output], window)))
-        for output in sorted(set(outputs))
-    )
+    groups = _groups(ranks, taste)
     threader = _Threader(ranks, taste)
     order = tuple(threader.run(group) for group in groups)
     made = threader.node, threader.left, threader.right, threader.mass, threader.via
@@ -103,6 +115,30 @@ def flow_of(ranks: Ranks, taste: Taste) -> Flow:
 Facts = dict[int, tuple[int, int]]
 """The lowest and the highest rank that a numeric slot can have; nothing is known of slots that are not there."""
 _ANY = (0, 1 << 30)
+
+
+def _groups(ranks: Ranks, taste: Taste) -> tuple[Group, ...]:
+    """Outputs that have as many trees as each other go together, as many as there are lanes."""
+    of: dict[int, list[int]] = {}
+    for tree, output in enumerate(ranks.forest.tree_output.tolist()):
+        of.setdefault(output, []).append(tree)
+    can_wait = len(ranks.numeric) <= MAX_SLOTS and -1 not in of
+    window, together = (taste.window, taste.lanes) if can_wait else (1, 1)
+    sets: list[list[int]] = []
+    for output in sorted(of):
+        if sets and len(sets[-1]) < together and len(of[sets[-1][0]]) == len(of[output]):
+            sets[-1].append(output)
+        else:
+            sets.append([output])
+    groups = []
+    for outputs in sets:
+        in_turn = tuple(tuple(of[output]) for output in outputs)
+        trees: list[int] = []
+        for at in range(0, len(in_turn[0]), window):
+            for one in in_turn:
+                trees += in_sequence(ranks, one[at : at + window])
+        groups.append(Group(tuple(outputs), tuple(trees), in_turn))
+    return tuple(groups)
 
 
 class _Edge(NamedTuple):
@@ -145,12 +181,17 @@ class _Threader:
         self.pending: dict[int, list[_Edge]] = {}
         self.leaving: dict[int, list[_Edge]] = {}
         self.following = END
+        self.quick, self.leaf_quick = 1.0, 1.0
+        """Instructions that a leaf saves where it falls into its target: of the tree before, and of this one."""
+        self.falls: list[float] = []
 
     def run(self, group: Group) -> list[int]:
         """Thread a group's trees; its labels in the order to emit them."""
         first = len(self.node)
         self.pending = {self.roots[group.trees[0]]: [_Edge(1.0, {}, -1, 0)]}
+        slow = {tree for one in group.in_turn[1:] for tree in one}
         for tree, following in zip(group.trees, [*group.trees[1:], None], strict=True):
+            self.leaf_quick = 0.0 if tree in slow else 1.0
             self.following = END if following is None else self.roots[following]
             self.leaving = {}
             tests = self._tests(tree)
@@ -160,6 +201,7 @@ class _Threader:
                     self._versions(node, edges, tests)
             if following is not None:
                 self._arrive()
+            self.quick = self.leaf_quick
         return self._layout(first)
 
     def _tests(self, tree: int) -> dict[int, list[int]]:
@@ -217,15 +259,13 @@ class _Threader:
     def _entry(self, edges: list[_Edge], mass: float) -> float:
         """What a version costs or saves where it is entered: a leaf falls into its own, several share one."""
         if len(edges) == 1:
-            return mass - self.price if self._is_leaf(edges[0].source) else 0.0
+            return mass * self.quick - self.price if self._is_leaf(edges[0].source) else 0.0
         return -2 * self.price if any(self._is_leaf(e.source) for e in edges) else 0.0
 
     def _is_leaf(self, block: int) -> bool:
         return block >= 0 and self.slot[self.node[block]] < 0
 
-    def _plan(
-        self, node: int, mass: float, decided: dict[int, int], common: dict[int, int]
-    ) -> _Plan | None:
+    def _plan(self, node: int, mass: float, decided: dict[int, int], common: dict[int, int]) -> _Plan | None:
         """What a version of a node saves that is executed `mass` times; None where that is clearly nothing.
 
         decided: tests that its ways decide and others do not, and where they lead; common: those that all decide.
@@ -267,6 +307,7 @@ class _Threader:
         self.right.append(END)
         self.mass.append(mass)
         self.via.append(self._via(edges))
+        self.falls.append(self.leaf_quick)
         facts = _hull(edges)
         for edge in edges:
             if edge.source >= 0:
@@ -341,7 +382,7 @@ class _Threader:
         edges = [
             layout.Choice(self.mass[b], self.left[b], self.right[b], self.share_left[nodes[b]])
             if self.slot[nodes[b]] >= 0
-            else layout.Choice(self.mass[b], self.left[b], END, 1.0)
+            else layout.Choice(self.mass[b] * self.falls[b], self.left[b], END, 1.0)
             for b in range(first, len(nodes))
         ]
         return layout.ordered(edges, first, self.price, shared=self.shared)

@@ -14,7 +14,10 @@ END = -1
 
 
 class Choice(NamedTuple):
-    """A block: how often it is executed, its targets (END: none) and the chance of the first of them."""
+    """A block: how often it is executed, its targets (END: none) and the chance of the first of them.
+
+    A leaf has one target, and in place of its executions what it saves where it falls into that.
+    """
 
     mass: float
     left: int

@@ -19,13 +19,9 @@ _RARE = 0.05
 """Tests that are executed less often than this do not matter for the order."""
 
 
-def in_sequence(ranks: Ranks, trees: Sequence[int], window: int) -> list[int]:
-    """Trees of one output in the order to evaluate them: `window` at a time change places among themselves."""
-    found: list[int] = []
-    for at in range(0, len(trees), window):
-        of = list(trees[at : at + window])
-        found += _chained(of, _saved(ranks, of)) if len(of) > 2 else of
-    return found
+def in_sequence(ranks: Ranks, trees: Sequence[int]) -> list[int]:
+    """Trees of one output that can change places, in the order to evaluate them."""
+    return _chained(list(trees), _saved(ranks, list(trees))) if len(trees) > 2 else list(trees)
 
 
 def _chained(trees: list[int], saved: Floats) -> list[int]:

@@ -44,7 +44,11 @@ class Sum(Enum):
     DOUBLE = "double"
 
 
-TASTE = {Sum.FIXED: Taste(0.03, False, window=100), Sum.SINGLE: Taste(0.03, True), Sum.DOUBLE: Taste(0.03, True)}
+TASTE = {
+    Sum.FIXED: Taste(0.03, False, window=100),
+    Sum.SINGLE: Taste(0.03, True),
+    Sum.DOUBLE: Taste(0.03, True),
+}
 SETS_PER_WORD = 32
 _REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
 """For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""

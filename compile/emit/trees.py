@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compile.emit import (
     aarch64,
+    aarch64_sums,
     aarch64_words,
     c_bitvector,
     c_compact,
@@ -90,7 +91,7 @@ def emit(
     if mode == "compact" and quantised is not None:
         c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
         return TreeCode(c, mode, "packed", "the least flash", chosen, error)
-    if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
+    if target.machine == "aarch64" and forest.n_outputs <= aarch64_sums.MAX_OUTPUTS:
         made = _aarch64(ranks, kinds)
         if made is not None:
             c, files, longest = made
@@ -135,7 +136,7 @@ def _exact_bytes(forest: Forest) -> int:
 
 def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
     """The C, the assembly and its longest way; None where the frame would be too large."""
-    flow = flow_of(ranks, aarch64.TASTE)
+    flow = flow_of(ranks, aarch64.taste(ranks.forest))
     words = aarch64.words_for(flow)
     if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
         return None
