@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import layout
+from compile.emit.facts import Edge, Facts, hull, narrowed
 from compile.emit.sequence import in_sequence
 from compile.forest import Floats
 from compile.ranks import Ranks
@@ -112,11 +113,6 @@ def flow_of(ranks: Ranks, taste: Taste) -> Flow:
     return Flow(ranks, groups, *made, np.array(threader.tested), order)
 
 
-Facts = dict[int, tuple[int, int]]
-"""The lowest and the highest rank that a numeric slot can have; nothing is known of slots that are not there."""
-_ANY = (0, 1 << 30)
-
-
 def _groups(ranks: Ranks, taste: Taste) -> tuple[Group, ...]:
     """Outputs that have as many trees as each other go together, as many as there are lanes."""
     of: dict[int, list[int]] = {}
@@ -139,15 +135,6 @@ def _groups(ranks: Ranks, taste: Taste) -> tuple[Group, ...]:
                 trees += in_sequence(ranks, one[at : at + window])
         groups.append(Group(tuple(outputs), tuple(trees), in_turn))
     return tuple(groups)
-
-
-class _Edge(NamedTuple):
-    """A way into a node: how often it is gone, what is known on it, the block it leaves (-1: none) and its side."""
-
-    mass: float
-    facts: Facts
-    source: int
-    side: int
 
 
 class _Plan(NamedTuple):
@@ -178,8 +165,8 @@ class _Threader:
         self.right: list[int] = []
         self.mass: list[float] = []
         self.via: list[int] = []
-        self.pending: dict[int, list[_Edge]] = {}
-        self.leaving: dict[int, list[_Edge]] = {}
+        self.pending: dict[int, list[Edge]] = {}
+        self.leaving: dict[int, list[Edge]] = {}
         self.following = END
         self.quick, self.leaf_quick = 1.0, 1.0
         """Instructions that a leaf saves where it falls into its target: of the tree before, and of this one."""
@@ -188,7 +175,7 @@ class _Threader:
     def run(self, group: Group) -> list[int]:
         """Thread a group's trees; its labels in the order to emit them."""
         first = len(self.node)
-        self.pending = {self.roots[group.trees[0]]: [_Edge(1.0, {}, -1, 0)]}
+        self.pending = {self.roots[group.trees[0]]: [Edge(1.0, {}, -1, 0)]}
         slow = {tree for one in group.in_turn[1:] for tree in one}
         for tree, following in zip(group.trees, [*group.trees[1:], None], strict=True):
             self.leaf_quick = 0.0 if tree in slow else 1.0
@@ -212,12 +199,12 @@ class _Threader:
                 found.setdefault(self.slot[node], []).append(node)
         return found
 
-    def _versions(self, node: int, edges: list[_Edge], tests: dict[int, list[int]]) -> None:
+    def _versions(self, node: int, edges: list[Edge], tests: dict[int, list[int]]) -> None:
         """Make a node's blocks: one, and one more for ways that save enough by what they know."""
         rest = edges
         if len(edges) > 1 and self.slot[node] >= 0:
             rest = []
-            common = self._decided(_hull(edges), tests)
+            common = self._decided(hull(edges), tests)
             for alike, decided in self._alike(edges, common, tests):
                 mass = sum([e.mass for e in alike])
                 entry = self._entry(alike, mass)
@@ -230,10 +217,10 @@ class _Threader:
             self._make(node, rest, sum([e.mass for e in rest]), None)
 
     def _alike(
-        self, edges: list[_Edge], common: dict[int, int], tests: dict[int, list[int]]
-    ) -> Iterable[tuple[list[_Edge], dict[int, int]]]:
+        self, edges: list[Edge], common: dict[int, int], tests: dict[int, list[int]]
+    ) -> Iterable[tuple[list[Edge], dict[int, int]]]:
         """Edges in sets that know the same of the tree's tests, beyond what all know; hot ones each by itself."""
-        sets: dict[object, tuple[list[_Edge], dict[int, int]]] = {}
+        sets: dict[object, tuple[list[Edge], dict[int, int]]] = {}
         hot = 4 * self.price
         for edge in edges:
             decided = self._decided(edge.facts, tests)
@@ -256,7 +243,7 @@ class _Threader:
                     found[node] = right[node]
         return found
 
-    def _entry(self, edges: list[_Edge], mass: float) -> float:
+    def _entry(self, edges: list[Edge], mass: float) -> float:
         """What a version costs or saves where it is entered: a leaf falls into its own, several share one."""
         if len(edges) == 1:
             return mass * self.quick - self.price if self._is_leaf(edges[0].source) else 0.0
@@ -287,7 +274,8 @@ class _Threader:
             below.append(self._plan(at, parts[side], decided, common))
         left, right = below
         # With no version below, the colder side needs a jump.
-        best, made = -min(parts) - self.price, (left, right)
+        best = -min(parts) - self.price
+        one: tuple[_Plan | None, _Plan | None]
         if left is None or (right is not None and right.gain > left.gain):
             most, one = right, (None, right)
         else:
@@ -297,9 +285,9 @@ class _Threader:
             return _Plan(gain + best, None, None)
         if most.gain >= both:
             return _Plan(gain + most.gain, *one)
-        return _Plan(gain + both, *made)
+        return _Plan(gain + both, left, right)
 
-    def _make(self, node: int, edges: list[_Edge], mass: float, plan: _Plan | None) -> None:
+    def _make(self, node: int, edges: list[Edge], mass: float, plan: _Plan | None) -> None:
         """A block, entered by edges."""
         block = len(self.node)
         self.node.append(node)
@@ -308,7 +296,7 @@ class _Threader:
         self.mass.append(mass)
         self.via.append(self._via(edges))
         self.falls.append(self.leaf_quick)
-        facts = _hull(edges)
+        facts = hull(edges)
         for edge in edges:
             if edge.source >= 0:
                 if edge.side != 1:
@@ -321,13 +309,13 @@ class _Threader:
                 if self.numeric > MAX_SLOTS:
                     facts = {}
                 target = self._open(self.following, facts)
-                self.leaving.setdefault(target, []).append(_Edge(mass, facts, block, 2))
+                self.leaving.setdefault(target, []).append(Edge(mass, facts, block, 2))
             return
         self.tested[node] += mass
         share = self.share_left[node]
         for side in (0, 1):
-            known = self._side(node, facts, side)
-            edge = _Edge(mass * (1 - share if side else share), known, block, side)
+            known = facts if slot >= self.numeric else narrowed(facts, slot, self.rank[node], side)
+            edge = Edge(mass * (1 - share if side else share), known, block, side)
             child = self._open(self.child[side][node], known)
             below = None if plan is None else (plan.right if side else plan.left)
             if below is not None:
@@ -335,20 +323,11 @@ class _Threader:
             else:
                 self.pending.setdefault(child, []).append(edge)
 
-    def _via(self, edges: list[_Edge]) -> int:
+    def _via(self, edges: list[Edge]) -> int:
         source = edges[0].source
         if source < 0 or len(edges) > 1:
             return -1
         return self.node[source] if self.slot[self.node[source]] < 0 else self.via[source]
-
-    def _side(self, node: int, facts: Facts, side: int) -> Facts:
-        """What is known on either side of a split."""
-        slot = self.slot[node]
-        if slot >= self.numeric:
-            return facts
-        low, high = facts.get(slot, _ANY)
-        rank = self.rank[node]
-        return facts | {slot: (max(low, rank + 1), high) if side else (low, min(high, rank))}
 
     def _open(self, node: int, facts: Facts) -> int:
         """The first test at or below `node` that is not decided, or the leaf."""
@@ -382,29 +361,10 @@ class _Threader:
         edges = [
             layout.Choice(self.mass[b], self.left[b], self.right[b], self.share_left[nodes[b]])
             if self.slot[nodes[b]] >= 0
-            else layout.Choice(self.mass[b] * self.falls[b], self.left[b], END, 1.0)
+            else layout.Choice(self.mass[b], self.left[b], END, self.falls[b])
             for b in range(first, len(nodes))
         ]
         return layout.ordered(edges, first, self.price, shared=self.shared)
-
-
-def _hull(edges: list[_Edge]) -> Facts:
-    """What is known on all edges."""
-    if len(edges) == 1:
-        return edges[0].facts
-    all_facts = [e.facts for e in edges]
-    slots = all_facts[0].keys()
-    for facts in all_facts[1:]:
-        slots = slots & facts.keys()
-        if not slots:
-            return {}
-    found = {}
-    for slot in sorted(slots):
-        known = [facts[slot] for facts in all_facts]
-        low, high = min([k[0] for k in known]), max([k[1] for k in known])
-        if low > 0 or high < _ANY[1]:
-            found[slot] = low, high
-    return found
 
 
 def _parents(ranks: Ranks) -> list[int]:

@@ -16,7 +16,7 @@ END = -1
 class Choice(NamedTuple):
     """A block: how often it is executed, its targets (END: none) and the chance of the first of them.
 
-    A leaf has one target, and in place of its executions what it saves where it falls into that.
+    A leaf has one target; `share` is then what it saves where it falls into that, per execution.
     """
 
     mass: float
@@ -45,7 +45,7 @@ def ordered(blocks: Sequence[Choice], first: int, price: float, *, shared: bool)
             continue
         if b.right == END:
             alone = not shared or len(users[b.left]) == 1
-            pairs.append((b.mass + (price if alone else -price), label, b.left))
+            pairs.append((b.mass * b.share + (price if alone else -price), label, b.left))
             continue
         weight = b.mass * min(b.share, 1 - b.share) + price
         pairs += [(weight, label, b.left), (weight, label, b.right)]
