@@ -255,7 +255,11 @@ class _Writer(BlockWriter):
         return float(self.forest.leaf_values[self.forest.leaf[node], 0])
 
     def send(self, node: int, to: int) -> list[Op]:
-        """Call the addition: the value lies where the link register then points."""
+        """Call the addition: the value lies where the link register then points.
+
+        That is a multiple of 4, which a load of 8 bytes from normal memory may be at. Nothing returns from these
+        calls: a core that predicts returns may mispredict those of its callers, once for each.
+        """
         bits = int.from_bytes(struct.pack("<f" if self.single else "<d", self._value(node)), "little")
         return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
 
