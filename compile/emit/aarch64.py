@@ -43,6 +43,8 @@ WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
 PRICE = 0.01
 """Instructions per inference that an instruction of code must save: the trade of speed for bytes."""
+MANY_NODES = 200_000
+"""In models with more, versions are dearer: they take time to build."""
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
@@ -55,7 +57,8 @@ _REALS, _OUT, _WORDS = 96, 160, 176
 
 def taste(forest: Forest) -> Taste:
     """What this emitter wants of a model's flow."""
-    return Taste(PRICE, shared=True, window=WINDOW, lanes=lanes(forest))
+    price = PRICE if len(forest.feature) <= MANY_NODES else 5 * PRICE
+    return Taste(price, shared=True, window=WINDOW, lanes=lanes(forest))
 
 
 def words_for(flow: Flow) -> Words:
@@ -101,6 +104,7 @@ class _Writer(BlockWriter):
         self.sums = Sums(flow, self._literal, _OUT)
         self.pool: dict[bytes, int] = {}
         self.pools = 0
+        self.since_pool = 0  # bytes of code, of all groups: literals wait for the end of a long one
         self.longest_way = 0
         self.straight: list[str] = []
 
@@ -199,21 +203,20 @@ class _Writer(BlockWriter):
             yield f"    {directive} {int.from_bytes(data, 'little'):#x}"
         self.pools += 1
         self.pool = {}
+        self.since_pool = 0
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
         """A group's blocks, in chunks that end with their literals where a load would not reach further."""
         labels = self.labels(order)
         chunks: list[list[tuple[int, list[Op]]]] = [[]]
         pools: list[list[str]] = []
-        size = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
             ops = self.block(label, following)
             chunks[-1].append((label, ops))
-            size += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
-            if size + 8 * len(self.pool) > POOL_REACH:
+            self.since_pool += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
+            if self.since_pool + 8 * len(self.pool) > POOL_REACH:
                 pools.append(list(self._lay_pool()))
                 chunks.append([])
-                size = 0
         far = _far_branches(chunks)
         # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
         self.longest_way += self.longest(order, far) + len(pools)
