@@ -2,21 +2,21 @@
 
 Random rows leave the colder half of a forest untouched, so that a wrong leaf there goes unseen. A row here is
 made for one split: inside what the path to it allows, with the tested feature on one edge of the threshold.
-All other features are put on edges too, so that a row usually serves a dozen splits. Emitters copy a tree's first
-tests behind the hot leaves of the tree before; those copies are reached by way of their leaf.
+All other features are put on edges too, so that a row usually serves a dozen splits. Emitters make further versions
+of a tree's tests for hot leaves of the tree before; those are reached by way of their leaf.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import aarch64
 from compile.emit.flow import END, flow_of
-from compile.forest import INF_KEY, NAN_KEY, Forest, Ints, category_codes, float_keys
+from compile.forest import INF_KEY, NAN_KEY, Forest, category_codes, float_keys
 from compile.ranks import NumericSlot, Ranks, rank_forest
 
 BATCH, TRIES = 128, 4
@@ -24,12 +24,17 @@ SEED = 20261124
 
 
 def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
-    """Splits whose test the rows reach on both edges of its threshold, so that a wrong one would show.
+    """Splits whose test the rows reach on both edges of its threshold, in its first version, so that a wrong one
+    would show.
 
     Others may be unreachable there: the leaves before them decide for every row that comes near.
     """
-    reached = _Search(forest).reached(rows)
-    return {split for leaf, split, side in reached if leaf < 0 and side and (-1, split, False) in reached}
+    search = _Search(forest)
+    reached = search.reached(rows)
+    first: dict[int, int] = {}
+    for block, node in enumerate(search.node.tolist()):
+        first.setdefault(node, block)
+    return {node for node, block in first.items() if {(block, False), (block, True)} <= reached}
 
 
 def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
@@ -47,35 +52,32 @@ def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
     return np.concatenate(batches) if batches else np.zeros((0, forest.n_features), np.float32)
 
 
-Goal = tuple[int, int, bool]
-"""A leaf whose copy of a test is meant, or -1 for the test itself; the split; whether the row goes right."""
+Goal = tuple[int, bool]
+"""A block with a test, and whether the row goes right."""
 
 
 class _Search:
     def __init__(self, forest: Forest) -> None:
         self.forest = forest
         ranks = rank_forest(forest)
-        self.flow = flow_of(ranks, aarch64.TASTE)
+        self.flow = flow_of(ranks, aarch64.taste(ranks.forest))
+        self.node = np.array(self.flow.node, np.int32)
+        self.left, self.right = np.array(self.flow.left, np.int32), np.array(self.flow.right, np.int32)
         self.rng = np.random.default_rng(SEED)
         self.points = _points(forest, ranks)
         splits = np.nonzero(forest.feature >= 0)[0]
         self.parent = np.full(len(forest.feature), -1, np.int32)
         self.parent[forest.left[splits]] = splits
         self.parent[forest.right[splits]] = splits
-        tests = [(-1, int(split)) for split in splits if self.flow.live[split]]
-        tests += [(leaf, copy.node) for leaf, of in self.flow.copies.items() for copy in of]
-        self.has_copies = np.zeros(len(forest.feature), bool)
-        self.has_copies[list(self.flow.copies)] = True
+        tests = np.nonzero(forest.feature[self.node] >= 0)[0].tolist()
         # Goals, and how often each may still be tried: a way may be barred by what a row cannot be.
-        self.tries: dict[Goal, int] = {
-            (leaf, split, side): TRIES for leaf, split in tests for side in (False, True)
-        }
+        self.tries: dict[Goal, int] = {(block, side): TRIES for block in tests for side in (False, True)}
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Rows until every goal is reached, or has been tried often enough."""
         while self.tries:
             goals = list(itertools.islice(self.tries, BATCH))
-            rows = np.stack([self._row(split, side, leaf) for leaf, split, side in goals])
+            rows = np.stack([self._row(block, side) for block, side in goals])
             reached = self.reached(rows)
             for goal in goals:
                 left = self.tries.pop(goal) - 1
@@ -87,46 +89,28 @@ class _Search:
 
     def reached(self, rows: NDArray[np.float32]) -> set[Goal]:
         """The goals that rows reach, by following the emitted code's flow of control."""
-        forest, flow = self.forest, self.flow
+        forest = self.forest
         keys = float_keys(rows)
         codes = category_codes(rows, forest.code_rule) if forest.category_sets else keys
         reached: set[Goal] = set()
-
-        def test(leaf: int, nodes: Ints, index: NDArray[np.intp]) -> NDArray[np.bool_]:
-            left: NDArray[np.bool_] = forest.goes_left(nodes, keys, codes, index)
-            edge = keys[index, forest.feature[nodes]] == forest.threshold_key[nodes] + (~left).astype(
-                np.int32
-            )
-            edge |= forest.category[nodes] >= 0
-            reached.update(
-                (leaf, n, not side) for n, side in zip(nodes[edge].tolist(), left[edge].tolist(), strict=True)
-            )
-            return left
-
-        for group in flow.groups:
-            at = np.full(len(rows), forest.roots[group.trees[0]], np.int32)
+        for order in self.flow.order:
+            at = np.full(len(rows), order[0], np.int32)
             while len(index := np.nonzero(at != END)[0]):
-                split = forest.feature[at[index]] >= 0
-                walking = index[split]
-                if len(walking):
-                    nodes = at[walking]
-                    left = test(-1, nodes, walking)
-                    at[walking] = np.where(left, flow.left[nodes], flow.right[nodes])
-                leaving = index[~split]
-                copied = self.has_copies[at[leaving]]
-                for row in leaving[copied].tolist():
-                    at[row] = self._onward(int(at[row]), row, test)
-                at[leaving[~copied]] = flow.after[at[leaving[~copied]]]
+                nodes = self.node[at[index]]
+                split = forest.feature[nodes] >= 0
+                at[index[~split]] = self.left[at[index[~split]]]
+                index, nodes = index[split], nodes[split]
+                blocks = at[index]
+                left = forest.goes_left(nodes, keys, codes, index)
+                edge = keys[index, forest.feature[nodes]] == forest.threshold_key[nodes] + ~left
+                edge |= forest.category[nodes] >= 0
+                reached.update(zip(blocks[edge].tolist(), (~left[edge]).tolist(), strict=True))
+                at[index] = np.where(left, self.left[blocks], self.right[blocks])
         return reached
 
-    def _onward(self, leaf: int, row: int, test: Callable[..., NDArray[np.bool_]]) -> int:
-        for copy in self.flow.copies.get(leaf, ()):
-            if bool(test(leaf, np.array([copy.node], np.int32), np.array([row]))[0]) == copy.goes_left:
-                return copy.target
-        return int(self.flow.after[leaf])
-
-    def _row(self, node: int, right: bool, leaf: int) -> NDArray[np.float32]:
-        """A row that reaches a split, on one edge of its threshold, and a leaf; anything where no row can."""
+    def _row(self, block: int, right: bool) -> NDArray[np.float32]:
+        """A row that reaches a test, on one edge of its threshold; anything where no row can."""
+        node, leaf = self.flow.node[block], self.flow.via[block]
         forest = self.forest
         row = np.array([self.rng.choice(p) for p in self.points], np.float32)
         low = np.full(forest.n_features, -INF_KEY, np.int64)

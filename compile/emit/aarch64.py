@@ -1,17 +1,24 @@
 """Trees as AArch64 assembly: a test is one `tbz` on a thermometer word that stays in its register.
 
     edge_model_scores(x0 = features, x1 = raw scores):
-        save registers; edge_words_f32(x, words on the stack); the 30 hottest words into x0 to x29
+        save registers; features to thermometer words (`aarch64_words`), the 30 hottest into x0 to x29
         trees:  tbnz x7, #17, .Lt3n5        a test of a hot threshold
                 ldr x30, [sp, #256]         a test of a threshold whose word got no register
                 tbz x30, #5, .Lt3n9
                 ldrh w30, [sp, #600]        a test of a threshold that got no word: its rank
                 cmp w30, #77
                 b.ls .Lt3n12
-        leaf:   ldr d1, .Lp0+1232           literals lie behind the code, within reach of a load
-                fadd d0, d0, d1
-                tbz x3, #9, .Lt4n2          a copy of the next tree's first test, if the leaf is hot enough
+        leaf:   bl .Lt4n0add                a cold leaf: its value lies where the link register then points
+                .xword 0x3fb0c5f2a9e1d7c4
+        leaf:   fadd d0, d0, d9             a hot leaf: add the value whose turn it is,
+                ldr d9, .Lp0+1232           and load its own to wait in that place
+                tbz x3, #9, .Lt4n2v1        a version of the next tree's first test, for this leaf alone
+        .Lt4n0add:                          in front of a test that cold leaves go to
+                fadd d0, d0, d9
+                ldr d9, [x30]
+        .Lt4n0: ...
 
+Trees are not evaluated in the order in which their values are added (`sequence`): each value waits in a register.
 Labels name the tree and the node. Registers and the frame follow AAPCS64; x18 is used, as on Linux.
 """
 
@@ -23,33 +30,45 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compile.emit import aarch64_words
+from compile.emit.aarch64_sums import WINDOW, Sums, lanes
 from compile.emit.aarch64_words import count_instructions
-from compile.emit.blocks import JUMP, BlockWriter, Op
+from compile.emit.blocks import CALL, JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
-from compile.emit.words import Words, words_of
+from compile.emit.words import Words, columns_of, words_of
+from compile.forest import Forest
 
 REGISTERS = 30
 """x0 to x29 hold words; x30 is the scratch register."""
 WORD_SETUP = 3.0
 """Instructions to make one more word: load and do the shift, store the word."""
-TASTE = Taste(copy_from=0.05, plain_below=0.03)
+PRICE = 0.01
+"""Instructions per inference that an instruction of code must save: the trade of speed for bytes."""
+MANY_NODES = 200_000
+"""In models with more, versions are dearer: they take time to build."""
 BRANCH_REACH = 8000
 """Instructions that `tbz` reaches (8,191), less what the alignment of literals may add."""
 POOL_REACH = 900_000
 """Bytes after which literals are laid down; `ldr` reaches 1 MiB."""
 MAX_WORDS, MAX_FEATURES = 350, 250
 """What of them lies in the frame is within reach of an `add`."""
-MAX_OUTPUTS = 16
-"""Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
-
-_OUT, _WORDS = 96, 112
+_REALS, _OUT, _WORDS = 96, 160, 176
 """Frame: saved x19 to x30, the address of the raw scores, the words, the stored ranks."""
+
+
+def taste(forest: Forest) -> Taste:
+    """What this emitter wants of a model's flow."""
+    price = PRICE if len(forest.feature) <= MANY_NODES else 5 * PRICE
+    return Taste(price, shared=True, window=WINDOW, lanes=lanes(forest))
 
 
 def words_for(flow: Flow) -> Words:
     """The words of this emitter: 30 in registers."""
-    compare = max((len(s.keys) for s in flow.ranks.numeric), default=0) <= aarch64_words.COMPARE_REACH
-    return words_of(flow.ranks, flow.tested, registers=REGISTERS, setup=WORD_SETUP if compare else 0)
+    merged = aarch64_words.is_plain(flow.ranks)
+    most = max((len(c.keys) for c in columns_of(flow.ranks, merged=merged)), default=0)
+    setup = WORD_SETUP if most <= aarch64_words.COMPARE_REACH else 0
+    # A test of a word without a register is an instruction more to execute, and one more in the code.
+    mass = flow.tested + PRICE * np.bincount(flow.node, minlength=len(flow.tested))
+    return words_of(flow.ranks, mass, merged=merged, registers=REGISTERS, setup=setup)
 
 
 def compared_slots(flow: Flow, words: Words) -> list[int]:
@@ -66,7 +85,7 @@ def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool)
     """
     writer = _Writer(flow, words, compared)
     lines = list(writer.text(integer=integer))
-    if writer.maker is None or writer.maker.stand_ins is None:
+    if writer.maker is None:
         return "\n".join(lines) + "\n", None
     around = sum(map(count_instructions, writer.straight))
     return "\n".join(lines) + "\n", around + writer.longest_way + writer.maker.longest_f32
@@ -79,16 +98,13 @@ class _Writer(BlockWriter):
         plain = aarch64_words.is_plain(flow.ranks)
         ranks_at = _WORDS + 8 * len(words.words)
         self.rank_at = {slot: ranks_at + 2 * i for i, slot in enumerate(compared)}
-        copy_at = (ranks_at + len(compared) * 2 + 15) & ~15
-        self.frame = (copy_at + (4 * self.forest.n_features if plain else 0) + 15) & ~15
-        self.maker = (
-            aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at, copy_at) if plain else None
-        )
-        self.rank_base = {slot: aarch64_words.rank_base(flow.ranks, slot) for slot in compared}
+        self.frame = (ranks_at + len(compared) * 2 + 15) & ~15
+        self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at) if plain else None
         self.single = self.forest.single
-        self.real = "s" if self.single else "d"
+        self.sums = Sums(flow, self._literal, _OUT)
         self.pool: dict[bytes, int] = {}
         self.pools = 0
+        self.since_pool = 0  # bytes of code, of all groups: literals wait for the end of a long one
         self.longest_way = 0
         self.straight: list[str] = []
 
@@ -106,12 +122,13 @@ class _Writer(BlockWriter):
         yield from self._by_memory(kinds)
         yield ".Ltrees:"
         for number, order in enumerate(self.flow.order):
-            output = self.flow.groups[number].output
-            yield from self._counted(self._start(output))
+            outputs = self.flow.groups[number].outputs
+            yield from self._counted(self.sums.start(outputs))
             yield from self._emit(order, number)
             yield f".Lend{number}:"
-            yield from self._counted(self._finish(output))
-        yield from self._counted(self._constants())
+            yield from self._counted(self.sums.last_additions(number))
+            yield from self._counted(self.sums.finish(outputs))
+        yield from self._counted(self.sums.constants())
         yield from self._counted(self._leave())
         yield from self._lay_pool()
         if self.maker is not None:
@@ -132,19 +149,17 @@ class _Writer(BlockWriter):
         yield from self._move_stack("sub")
         for i in range(6):
             yield f"    stp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield from self._move_reals("stp")
         yield f"    str x1, [sp, #{_OUT}]"
 
     def _by_memory(self, kinds: Sequence[str]) -> Iterator[str]:
         """Let C fill the words in memory, and load them."""
         if self.maker is not None:
-            if self.maker.stand_ins is not None:
-                return
-            yield f".Lnan:\n    mov x0, x20\n    add x1, sp, #{_WORDS}\n    bl edge_words_f32"
-        else:
-            for kind in kinds:
-                yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
-                if kind != kinds[-1]:
-                    yield "    b .Lloads"
+            return
+        for kind in kinds:
+            yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
+            if kind != kinds[-1]:
+                yield "    b .Lloads"
         yield ".Lloads:"
         yield from self._load_words()
 
@@ -153,6 +168,11 @@ class _Writer(BlockWriter):
             yield f"    {op} sp, sp, #{self.frame >> 12}, lsl #12"
         if self.frame & 4095:
             yield f"    {op} sp, sp, #{self.frame & 4095}"
+
+    def _move_reals(self, op: str) -> Iterator[str]:
+        """Save or restore those of d8 to d15 in which values wait."""
+        for d in range(8, self.sums.last_saved + 1, 2):
+            yield f"    {op} d{d}, d{d + 1}, [sp, #{_REALS + 8 * (d - 8)}]"
 
     def _load_words(self) -> Iterator[str]:
         count = min(len(self.words.words), REGISTERS)
@@ -164,51 +184,9 @@ class _Writer(BlockWriter):
     def _leave(self) -> Iterator[str]:
         for i in range(6):
             yield f"    ldp x{19 + 2 * i}, x{20 + 2 * i}, [sp, #{16 * i}]"
+        yield from self._move_reals("ldp")
         yield from self._move_stack("add")
         yield "    mov w0, #0\n    ret"
-
-    def _start(self, output: int) -> Iterator[str]:
-        forest = self.forest
-        for o in range(forest.n_outputs) if output < 0 else [output]:
-            register = _sum_register(o if output < 0 else 0)
-            if forest.base_first and forest.base[o] != 0:
-                yield f"    ldr {self.real}{register}, {self._literal(forest.base[o])}"
-            else:
-                yield f"    movi d{register}, #0"
-
-    def _finish(self, output: int) -> Iterator[str]:
-        forest, real = self.forest, self.real
-        for o in range(forest.n_outputs) if output < 0 else [output]:
-            register = _sum_register(o if output < 0 else 0)
-            if forest.divisor != 1:
-                yield f"    ldr {real}31, {self._literal(forest.divisor)}"
-                yield f"    fdiv {real}{register}, {real}{register}, {real}31"
-            if not forest.base_first and forest.base[o] != 0:
-                yield from self._add_base(register, forest.base[o])
-            if self.single:
-                yield f"    fcvt d{register}, s{register}"
-            yield f"    ldr x30, [sp, #{_OUT}]\n    str d{register}, [x30, #{8 * o}]"
-
-    def _add_base(self, register: int, base: float) -> Iterator[str]:
-        """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
-        bits = int.from_bytes(struct.pack("<d", base), "little")
-        yield f"    movz x30, #{bits & 0xFFFF}"
-        for shift in (16, 32, 48):
-            yield f"    movk x30, #{bits >> shift & 0xFFFF}, lsl #{shift}"
-        yield "    fmov d31, x30"
-        if self.single:
-            yield f"    fcvt d{register}, s{register}"
-        yield f"    fadd d{register}, d{register}, d31"
-        if self.single:
-            yield f"    fcvt s{register}, d{register}"
-
-    def _constants(self) -> Iterator[str]:
-        """Outputs that no tree adds to."""
-        present = {g.output for g in self.flow.groups}
-        for o in range(self.forest.n_outputs):
-            if -1 not in present and o not in present:
-                yield from self._start(o)
-                yield from self._finish(o)
 
     def _literal(self, value: float) -> str:
         data = struct.pack("<f" if self.single else "<d", value)
@@ -225,21 +203,20 @@ class _Writer(BlockWriter):
             yield f"    {directive} {int.from_bytes(data, 'little'):#x}"
         self.pools += 1
         self.pool = {}
+        self.since_pool = 0
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
         """A group's blocks, in chunks that end with their literals where a load would not reach further."""
         labels = self.labels(order)
         chunks: list[list[tuple[int, list[Op]]]] = [[]]
         pools: list[list[str]] = []
-        size = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
             ops = self.block(label, following)
             chunks[-1].append((label, ops))
-            size += sum(4 if to is None else 8 for _, to in ops)
-            if size + 8 * len(self.pool) > POOL_REACH:
+            self.since_pool += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
+            if self.since_pool + 8 * len(self.pool) > POOL_REACH:
                 pools.append(list(self._lay_pool()))
                 chunks.append([])
-                size = 0
         far = _far_branches(chunks)
         # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
         self.longest_way += self.longest(order, far) + len(pools)
@@ -265,7 +242,7 @@ class _Writer(BlockWriter):
         where = self.words.place.get(key)
         if where is None:
             load = f"    ldrh w30, [sp, #{self.rank_at[key[0]]}]"
-            rank = key[1] + self.rank_base[key[0]]
+            rank = key[1] if self.maker is None else self.maker.compared_rank(*key)
             return [(load, None), (f"    cmp w30, #{rank}", None)], "    b.ls", "    b.hi"
         word, bit = where
         if word < REGISTERS:
@@ -274,30 +251,38 @@ class _Writer(BlockWriter):
         return [(load, None)], f"    tbnz x30, #{bit},", f"    tbz x30, #{bit},"
 
     def load(self, node: int) -> list[Op]:
-        """Load a leaf's value into d1."""
-        value = float(self.forest.leaf_values[self.forest.leaf[node], 0])
-        return [(f"    ldr {self.real}1, {self._literal(value)}", None)]
+        """Load a leaf's value to where it waits."""
+        return _ops(self.sums.load(self.tree_of[node], self._value(node)))
 
-    def add_loaded(self) -> list[Op]:
-        """Add d1 to the sum in d0."""
-        return [(f"    fadd {self.real}0, {self.real}0, {self.real}1", None)]
+    def _value(self, node: int) -> float:
+        return float(self.forest.leaf_values[self.forest.leaf[node], 0])
+
+    def send(self, node: int, to: int) -> list[Op]:
+        """Call the addition: the value lies where the link register then points.
+
+        That is a multiple of 4, which a load of 8 bytes from normal memory may be at. Nothing returns from these
+        calls: a core that predicts returns may mispredict those of its callers, once for each.
+        """
+        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", self._value(node)), "little")
+        return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
+
+    def receive(self, tree: int) -> list[Op]:
+        """Add the value whose turn it is, and load what lies behind the call."""
+        return _ops([*self.sums.turn(tree), *self.sums.receive(tree)])
+
+    def add_loaded(self, tree: int) -> list[Op]:
+        """Add the value whose turn it is when a tree's is there."""
+        return _ops(self.sums.turn(tree))
 
     def add(self, node: int) -> list[Op]:
-        """Add a leaf's values."""
-        values = self.forest.leaf_values[self.forest.leaf[node]]
-        real = self.real
-        ops: list[Op] = []
-        for o, value in enumerate(values.tolist()):
-            if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
-                load = 31 if self.vector else 1
-                register = _sum_register(o)
-                ops.append((f"    ldr {real}{load}, {self._literal(value)}", None))
-                ops.append((f"    fadd {real}{register}, {real}{register}, {real}{load}", None))
-        return ops
+        """Add a leaf's values, or have one wait."""
+        if self.vector:
+            return _ops(self.sums.add_vector(self.forest.leaf_values[self.forest.leaf[node]].tolist()))
+        return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
 
 
-def _sum_register(output: int) -> int:
-    return output if output < 8 else output + 8
+def _ops(lines: list[str]) -> list[Op]:
+    return [(line, None) for line in lines]
 
 
 def _inverted(line: str) -> str:
@@ -322,9 +307,9 @@ def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple
             for label, ops in chunk:
                 starts[label] = position
                 for k, (line, to) in enumerate(ops):
-                    if to is not None and line != JUMP:
+                    if to is not None and line not in (JUMP, CALL):
                         at.append((position, to, label, k))
-                    position += 2 if (label, k) in far else 1
+                    position += 2 if (label, k) in far or line.startswith("    .xword") else 1
             starts[END] = position
             position += 2 * BRANCH_REACH
         more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far

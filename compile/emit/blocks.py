@@ -1,27 +1,26 @@
 """Basic blocks of threaded trees, for any instruction set: what follows what, and which jumps that takes.
 
-A block is a node of the flow, or the addition of a leaf's value in front of a tree's root, which plain leaves
-share. An instruction set says how a test, a load and an addition are written.
+A block is a block of the flow, or the addition of a leaf's value in front of one, which leaves share. An
+instruction set says how a test, a load and an addition are written.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 
 from compile.emit.flow import END, Flow
+from compile.emit.layout import addition
 
 Op = tuple[str, int | None]
-"""An instruction; with a label, which completes it. Labels are nodes, END, or `addition` of a root."""
+"""An instruction; with a label, which completes it. Labels are blocks, END, or `addition` of a block."""
 JUMP = "    b"
 """The unconditional branch, of AArch64 and of Thumb."""
-
-
-def addition(root: int) -> int:
-    """The label of the addition in front of a root; of that label, the root."""
-    return -2 - root
+CALL = "    bl"
+"""A branch that leaves the address of what follows it: of a leaf's value, which is data."""
 
 
 class BlockWriter(ABC):
@@ -32,16 +31,15 @@ class BlockWriter(ABC):
         self.forest = flow.ranks.forest
         self.slot: list[int] = flow.ranks.slot.tolist()
         self.rank: list[int] = flow.ranks.rank.tolist()
-        self.left: list[int] = flow.left.tolist()
-        self.right: list[int] = flow.right.tolist()
-        self.after: list[int] = flow.after.tolist()
         self.vector = self.forest.leaf_values.shape[1] > 1
-        # Roots in front of which a leaf's value is added for all plain leaves.
-        self.shared: set[int] = set() if self.vector else {self.after[node] for node in flow.plain}
+        self.shared = {addition(label) for order in flow.order for label in order if label < END}
         self.tree_of: list[int] = np.repeat(
             np.arange(self.forest.n_trees), np.diff(self.forest.roots)
         ).tolist()
         self.root_of: list[int] = self.forest.roots.tolist()
+        self.before = {b: a for group in flow.groups for a, b in itertools.pairwise(group.trees)}
+        self.made: dict[int, list[Op]] = {}
+        self.version = _versions(flow.node)
 
     @abstractmethod
     def test(self, node: int) -> tuple[list[Op], str, str]:
@@ -52,75 +50,105 @@ class BlockWriter(ABC):
         """Load a leaf's value to where `add_loaded` takes it."""
 
     @abstractmethod
-    def add_loaded(self) -> list[Op]:
-        """Add a loaded value to the sum."""
+    def add_loaded(self, tree: int) -> list[Op]:
+        """Add a loaded value of a tree to the sum."""
 
     @abstractmethod
     def add(self, node: int) -> list[Op]:
         """Add a leaf's values to the sums."""
 
+    def send(self, node: int, to: int) -> list[Op]:
+        """Go to a shared addition with a leaf's value."""
+        return [*self.load(node), (JUMP, to)]
+
+    def receive(self, tree: int) -> list[Op]:
+        """The shared addition of a tree's value."""
+        return self.add_loaded(tree)
+
     def name(self, label: int, group: int) -> str:
-        """The name of a label: tree and node, as in the forest's dump."""
+        """The name of a label: tree and node, as in the forest's dump, and which version after the first."""
         if label == END:
             return f".Lend{group}"
         if label < END:
             return self.name(addition(label), group) + "add"
-        tree = self.tree_of[label]
-        return f".Lt{tree}n{label - self.root_of[tree]}"
+        node, version = self.flow.node[label], self.version[label]
+        tree = self.tree_of[node]
+        return f".Lt{tree}n{node - self.root_of[tree]}" + (f"v{version}" if version else "")
 
     def labels(self, order: Sequence[int]) -> list[int]:
         """All labels of a group, in order."""
-        return [at for node in order for at in ((addition(node), node) if node in self.shared else (node,))]
+        return list(order)
 
     def block(self, label: int, following: int) -> list[Op]:
-        """The instructions of a block, which falls into `following`."""
-        if label < END:
-            return self.add_loaded()
-        if self.slot[label] >= 0:
-            return self._split(label, following)
-        return self._leaf(label, following)
+        """The instructions of a block, which falls into `following`; made once, as that lays down its literals."""
+        ops = self.made.get(label)
+        if ops is None:
+            if label < END:
+                ops = self._addition(addition(label), following)
+            elif self.slot[self.flow.node[label]] >= 0:
+                ops = self._split(label, following)
+            else:
+                ops = self._leaf(label, following)
+            self.made[label] = ops
+        return ops
 
     def longest(self, order: Sequence[int], far: set[tuple[int, int]]) -> int:
         """The most instructions from a group's first label to its end, on any way through its blocks.
 
-        Every branch goes forward in the order of the blocks, so one pass from the end finds it. far: branches,
-        as (label, op), that take two instructions. Ways that no row can go count too.
+        No block's target has a lower number than it has, so one pass from the last finds it. far: branches, as
+        (label, op), that take two instructions. Ways that no row can go count too.
         """
-        labels = self.labels(order)
+        falls = dict(zip(order, [*order[1:], END], strict=True))
         most = {END: 0}
-        for label, following in zip(reversed(labels), [END, *reversed(labels[1:])], strict=True):
-            ops = self.block(label, following)
-            here = most[following]  # where the block falls through
+        for label in sorted(order, key=lambda at: -at if at >= 0 else 0.5 - addition(at)):
+            ops = self.block(label, falls[label])
+            here = most.get(falls[label], 0)  # what is lower is not fallen into, but follows a jump
             for k in range(len(ops) - 1, -1, -1):
                 line, to = ops[k]
                 size = 2 if (label, k) in far else 1
                 if to is None:
                     here += size
-                elif line == JUMP:
+                elif line in (JUMP, CALL):
                     here = size + most[to]
                 else:
                     here = size + max(here, most[to])
             most[label] = here
-        return most[labels[0]]
+        return most[order[0]]
 
-    def _split(self, node: int, following: int) -> list[Op]:
-        before, if_left, if_right = self.test(node)
-        left, right = self.left[node], self.right[node]
+    def _addition(self, block: int, following: int) -> list[Op]:
+        ops = self.receive(self.before[self.tree_of[self.flow.node[block]]])
+        return ops if block == following else [*ops, (JUMP, block)]
+
+    def _split(self, block: int, following: int) -> list[Op]:
+        before, if_left, if_right = self.test(self.flow.node[block])
+        left, right = self.flow.left[block], self.flow.right[block]
         if right == following:
             return [*before, (if_left, left)]
         if left == following:
             return [*before, (if_right, right)]
+        if self._colder_left(block):
+            return [*before, (if_right, right), (JUMP, left)]
         return [*before, (if_left, left), (JUMP, right)]
 
-    def _leaf(self, node: int, following: int) -> list[Op]:
-        target = self.after[node]
+    def _colder_left(self, block: int) -> bool:
+        share, forest = self.flow.ranks.share, self.forest
+        node = self.flow.node[block]
+        return bool(share[forest.left[node]] < share[forest.right[node]])
+
+    def _leaf(self, block: int, following: int) -> list[Op]:
+        node, target = self.flow.node[block], self.flow.left[block]
+        if target == following:
+            return self.add(node)
         if target in self.shared:
-            if following == addition(target):
-                return self.load(node)
-            if node in self.flow.plain:
-                return [*self.load(node), (JUMP, addition(target))]
-        ops = self.add(node)
-        for copy in self.flow.copies.get(node, ()):
-            before, if_left, if_right = self.test(copy.node)
-            ops += [*before, (if_left if copy.goes_left else if_right, copy.target)]
-        return ops if target == following else [*ops, (JUMP, target)]
+            return self.send(node, addition(target))
+        return [*self.add(node), (JUMP, target)]
+
+
+def _versions(nodes: Sequence[int]) -> list[int]:
+    """For each block, how many blocks of its node come before it."""
+    seen: dict[int, int] = {}
+    found = []
+    for node in nodes:
+        found.append(seen.get(node, 0))
+        seen[node] = found[-1] + 1
+    return found

@@ -18,6 +18,8 @@ from compile.ranks import NumericSlot
 
 _TAILS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08)
 """Shares of the thresholds at either end that may share the outermost buckets."""
+_LARGEST_SCALE = np.float32(2.0**90)
+"""Below it, a scale times 2^32 is finite, as the AArch64 code needs it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ def float_buckets(slots: Sequence[NumericSlot], count: int) -> FloatBuckets:
         high = finite[len(finite) - 1 - int(tail * (len(finite) - 1))]
         with np.errstate(over="ignore", divide="ignore"):
             scale = np.float32(count - 2) / (high - low)
-        if not (np.isfinite(scale) and high > low):
+        if not (scale < _LARGEST_SCALE and high > low):
             continue
         steps = _steps(_bucket_f32(all_thresholds, low, scale, count))
         if steps < best:

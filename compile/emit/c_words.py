@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from compile.emit.words import SETS_PER_WORD, Words
 from compile.ranks import Ranks
 
 
-def words_c(ranks: Ranks, words: Words, compared: Mapping[int, int], kinds: Sequence[str]) -> str:
-    """C source of the functions of those kinds; `compared` maps slots whose ranks are stored, in this order,
-    to what is added to them.
+def words_c(ranks: Ranks, words: Words, compared: Sequence[int], kinds: Sequence[str]) -> str:
+    """C source of the functions of those kinds, for columns of a slot each; `compared`: slots whose ranks are
+    stored, in this order.
     """
     parts = [
         c_ranks.ranks_c(ranks, integer="i32" in kinds, single="f32" in kinds),
@@ -37,16 +37,16 @@ def _tables(ranks: Ranks, words: Words) -> str:
     data: list[int] = []
     at: list[int] = []
     sets: list[str] = []
-    for word in words.words:
-        if word.slot < len(ranks.numeric):
+    slots = [words.columns[w.column].slots[0] for w in words.words]
+    for slot, word in zip(slots, words.words, strict=True):
+        if slot < len(ranks.numeric):
             at.append(len(data))
-            data += word.shifts(len(ranks.numeric[word.slot].keys)).tolist()
+            data += word.shifts(len(ranks.numeric[slot].keys)).tolist()
         else:
             at.append(len(sets))
-            rows = ranks.categorical[word.slot - len(ranks.numeric)].rows[:, word.members]
+            rows = ranks.categorical[slot - len(ranks.numeric)].rows[:, word.members]
             weights = np.uint64(1) << np.arange(SETS_PER_WORD, dtype=np.uint64)[: rows.shape[1]]
             sets += [f"{int(v):#x}u" for v in (rows * weights).sum(1, dtype=np.uint64)]
-    slots = [w.slot for w in words.words]
     text = c_text.array("uint8_t", "edge_shifts", data, 32)
     if ranks.categorical:
         text += c_text.array("uint64_t", "edge_set_words", sets, 4)
@@ -54,10 +54,10 @@ def _tables(ranks: Ranks, words: Words) -> str:
     return text + c_text.array(c_text.unsigned(max(at, default=0)), "edge_word_at", at)
 
 
-def _fill(ranks: Ranks, words: Words, compared: Mapping[int, int]) -> str:
+def _fill(ranks: Ranks, words: Words, compared: Sequence[int]) -> str:
     stored = "".join(
-        f"    ((uint16_t *)(words + {len(words.words)}))[{i}] = (uint16_t)(q[{slot}] + {base}u);\n"
-        for i, (slot, base) in enumerate(compared.items())
+        f"    ((uint16_t *)(words + {len(words.words)}))[{i}] = (uint16_t)q[{slot}];\n"
+        for i, slot in enumerate(compared)
     )
     lookup = "words[w] = ~(uint64_t)0 << edge_shifts[edge_word_at[w] + q[slot]];"
     if ranks.categorical:

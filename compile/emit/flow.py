@@ -1,9 +1,9 @@
 """Trees as one flow of control: which test follows which, with the tests that are already decided left out.
 
-Outputs are independent sums, so trees are taken output by output, in each output in the model's order. A leaf
-knows a range for every slot on its path; where that decides the root of the next tree (and the test after it),
-the leaf goes straight to the first test that is open. What is known at a node is the hull of what is known on
-all ways that lead to it, carried from tree to tree. Tests that no way reaches are dead and not emitted.
+Outputs are independent sums, so trees are taken output by output, in each output in the model's order. A way
+through a tree leaves a range known for every slot on it; where that decides the root of the next tree (and the
+test after it), the leaf goes straight to the first test that is open. Where ways meet, what is known is the hull
+of what is known on each, carried from tree to tree. Tests that no way reaches are dead and not emitted.
 
     tree t:    ... leaf (f3 in 0..17) ------+            the root of tree t+1 asks f3 <= 40:
                ... leaf (f3 in 50..99) --+  |            both leaves pass it by
@@ -11,20 +11,25 @@ all ways that lead to it, carried from tree to tree. Tests that no way reaches a
                  left: f7 <= 5 ? <-------|--+
                  right: f1 <= 9 ? <------+
 
-A hot leaf gets copies of the next tests instead of a jump to them, and knows more after each. A cold leaf goes
-to the next tree's root whatever it knows, so that it can share the code in front of that.
+A node can have several versions, one for the ways that know more than the others do: its tests below are then
+fewer. A version is made where the instructions that it saves outweigh those that it adds to the code (`Taste`).
+How often each way is gone is taken from the counts in the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.forest import Floats, Ints
+from compile.emit import layout
+from compile.emit.facts import Edge, Facts, hull, narrowed
+from compile.emit.sequence import in_sequence
+from compile.forest import Floats
 from compile.ranks import Ranks
 
 END = -1
@@ -34,212 +39,340 @@ MAX_SLOTS = 256
 
 
 class Group(NamedTuple):
-    """Trees that add to one output (-1: to all), in order."""
+    """Trees whose values are added together.
 
-    output: int
+    outputs: what they add to, (-1,) for all outputs. trees: in the order to evaluate them. in_turn: for each output
+    its trees, in the order to add their values.
+    """
+
+    outputs: tuple[int, ...]
     trees: tuple[int, ...]
+    in_turn: tuple[tuple[int, ...], ...]
 
-
-class Copy(NamedTuple):
-    """A copy of a test at the end of a leaf: on `goes_left` to `target`, else on to what follows it."""
-
-    node: int
-    goes_left: bool
-    target: int
+    @property
+    def output(self) -> int:
+        """The output of a group that has one."""
+        return self.outputs[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What an emitter wants: the executions per inference above which a leaf gets copies of the next tests,
-    and below which it goes to the next root plainly.
+    """What an emitter wants. price: the instructions per inference that one more instruction of code must save.
+    shared: whether leaves share the addition of their values in front of the test they go to.
+    window: how many trees' values can wait to be added, so that these trees can be evaluated in another order.
+    lanes: how many outputs' values can wait in one register. All but the first have no quick way to get there.
     """
 
-    copy_from: float
-    plain_below: float
+    price: float
+    shared: bool
+    window: int = 1
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """Where control goes. Arrays are (nodes,) in the Forest's numbering.
+    """Where control goes, as blocks: versions of nodes. A block's targets have higher numbers than it has.
 
-    left, right: a split's targets, after leaving out what is decided. after: a leaf's target (behind its
-    copies), or END. copies: of leaves that have some. plain: leaves that go to the root in any case.
-    mass: how often an inference executes the node; 0 where no way leads to it. tested: the same for a split's
-    test, copies included. live: whether the node is reached at all.
-    order: for each group, its live nodes in the order to emit them, the colder side of a split first, so that
-    the hottest leaf of a tree falls through into the next tree.
+    node: of each block, its node in the Forest's numbering. left, right: a split's targets, after leaving out
+    what is decided; a leaf's target, or END, is in both. mass: how often an inference executes the block.
+    via: the leaf before the block's tree that all ways to the block come from, -1 where there are several.
+    tested: (nodes,), how often an inference executes a node's test, in all of its versions.
+    order: for each group its labels in the order to emit them: blocks, and `addition(block)` where leaves share
+    the addition in front of a block.
     """
 
     ranks: Ranks
     groups: tuple[Group, ...]
-    left: Ints
-    right: Ints
-    after: Ints
-    copies: dict[int, list[Copy]]
-    plain: frozenset[int]
-    mass: Floats
+    node: Sequence[int]
+    left: Sequence[int]
+    right: Sequence[int]
+    mass: Sequence[float]
+    via: Sequence[int]
     tested: Floats
-    live: NDArray[np.bool_]
     order: tuple[Sequence[int], ...]
+
+    @property
+    def group_of(self) -> dict[int, int]:
+        """The group of each tree."""
+        return {tree: number for number, group in enumerate(self.groups) for tree in group.trees}
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """(nodes,), whether a node is reached at all."""
+        live = np.zeros(len(self.ranks.slot), bool)
+        live[list(self.node)] = True
+        return live
 
 
 def flow_of(ranks: Ranks, taste: Taste) -> Flow:
     """The flow of a Forest."""
-    outputs = ranks.forest.tree_output.tolist()
-    groups = tuple(
-        Group(output, tuple(t for t, o in enumerate(outputs) if o == output))
-        for output in sorted(set(outputs))
-    )
+    groups = _groups(ranks, taste)
     threader = _Threader(ranks, taste)
     order = tuple(threader.run(group) for group in groups)
-    return Flow(
-        ranks,
-        groups,
-        np.array(threader.to_left, np.int32),
-        np.array(threader.to_right, np.int32),
-        np.array(threader.after, np.int32),
-        threader.copies,
-        frozenset(threader.plain),
-        np.array(threader.mass),
-        np.array(threader.tested),
-        np.array(threader.live),
-        order,
-    )
+    made = threader.node, threader.left, threader.right, threader.mass, threader.via
+    return Flow(ranks, groups, *made, np.array(threader.tested), order)
 
 
-State = tuple[list[int], list[int]]
-"""The lowest and the highest rank that each numeric slot can have."""
+def _groups(ranks: Ranks, taste: Taste) -> tuple[Group, ...]:
+    """Outputs that have as many trees as each other go together, as many as there are lanes."""
+    of: dict[int, list[int]] = {}
+    for tree, output in enumerate(ranks.forest.tree_output.tolist()):
+        of.setdefault(output, []).append(tree)
+    can_wait = len(ranks.numeric) <= MAX_SLOTS and -1 not in of
+    window, together = (taste.window, taste.lanes) if can_wait else (1, 1)
+    sets: list[list[int]] = []
+    for output in sorted(of):
+        if sets and len(sets[-1]) < together and len(of[sets[-1][0]]) == len(of[output]):
+            sets[-1].append(output)
+        else:
+            sets.append([output])
+    groups = []
+    for outputs in sets:
+        in_turn = tuple(tuple(of[output]) for output in outputs)
+        trees: list[int] = []
+        for at in range(0, len(in_turn[0]), window):
+            for one in in_turn:
+                trees += in_sequence(ranks, one[at : at + window])
+        groups.append(Group(tuple(outputs), tuple(trees), in_turn))
+    return tuple(groups)
+
+
+class _Plan(NamedTuple):
+    """A version worth making: the instructions saved less their price, and versions below it on either side."""
+
+    gain: float
+    left: _Plan | None
+    right: _Plan | None
 
 
 class _Threader:
-    """Carries, tree by tree, the range of every slot that is known at each node."""
+    """Makes blocks, tree by tree, parents first."""
 
     def __init__(self, ranks: Ranks, taste: Taste) -> None:
         forest = ranks.forest
-        nodes = len(forest.feature)
-        self.taste = taste
+        self.price, self.shared = taste.price, taste.shared and forest.leaf_values.shape[1] == 1
         # Plain lists: these are read one element at a time, where numpy is ten times slower.
         self.slot: list[int] = ranks.slot.tolist()
         self.rank: list[int] = ranks.rank.tolist()
-        self.left: list[int] = forest.left.tolist()
-        self.right: list[int] = forest.right.tolist()
+        self.child: tuple[list[int], list[int]] = forest.left.tolist(), forest.right.tolist()
         self.roots: list[int] = forest.roots.tolist()
         self.share_left: list[float] = _share_left(ranks).tolist()
         self.numeric = len(ranks.numeric)
-        self.everything: State = [0] * self.numeric, [len(s.keys) for s in ranks.numeric]
-        self.mass, self.tested = [0.0] * nodes, [0.0] * nodes
-        self.live = [False] * nodes
-        self.to_left, self.to_right, self.after = [END] * nodes, [END] * nodes, [END] * nodes
-        self.copies: dict[int, list[Copy]] = {}
-        self.plain: set[int] = set()
-        self.known: dict[int, State] = {}
+        self.parent = _parents(ranks)
+        self.tested = [0.0] * len(self.slot)
+        self.node: list[int] = []
+        self.left: list[int] = []
+        self.right: list[int] = []
+        self.mass: list[float] = []
+        self.via: list[int] = []
+        self.pending: dict[int, list[Edge]] = {}
+        self.leaving: dict[int, list[Edge]] = {}
+        self.following = END
+        self.quick, self.leaf_quick = 1.0, 1.0
+        """Instructions that a leaf saves where it falls into its target: of the tree before, and of this one."""
+        self.falls: list[float] = []
 
     def run(self, group: Group) -> list[int]:
-        """Thread a group's trees; the order of its live nodes."""
-        self.known = {}
-        self._enter(self.roots[group.trees[0]], self.everything, 1.0)
-        order: list[int] = []
+        """Thread a group's trees; its labels in the order to emit them."""
+        first = len(self.node)
+        self.pending = {self.roots[group.trees[0]]: [Edge(1.0, {}, -1, 0)]}
+        slow = {tree for one in group.in_turn[1:] for tree in one}
         for tree, following in zip(group.trees, [*group.trees[1:], None], strict=True):
-            leaves = self._splits(tree)
-            laid = self._layout(tree)
-            order += laid
+            self.leaf_quick = 0.0 if tree in slow else 1.0
+            self.following = END if following is None else self.roots[following]
+            self.leaving = {}
+            tests = self._tests(tree)
+            for node in range(self.roots[tree], self.roots[tree + 1]):
+                edges = self.pending.pop(node, None)
+                if edges is not None:
+                    self._versions(node, edges, tests)
             if following is not None:
-                self._leaves(leaves, laid[-1], self.roots[following])
-        return order
+                self._arrive()
+            self.quick = self.leaf_quick
+        return self._layout(first)
 
-    def _splits(self, tree: int) -> dict[int, State]:
-        """Walk a tree's splits, parents first; what is known at its leaves."""
-        # Nodes are numbered breadth first: every child comes after its parent.
+    def _tests(self, tree: int) -> dict[int, list[int]]:
+        """A tree's numeric splits by their slot."""
+        found: dict[int, list[int]] = {}
         for node in range(self.roots[tree], self.roots[tree + 1]):
-            slot = self.slot[node]
-            if slot < 0 or node not in self.known:
-                continue
-            state, mass = self.known.pop(node), self.mass[node]
-            self.tested[node] += mass
-            part = mass * self.share_left[node]
-            below, above = self._sides(node, state)
-            self.to_left[node] = self._go(self.left[node], below, part)
-            self.to_right[node] = self._go(self.right[node], above, mass - part)
-        leaves, self.known = self.known, {}
-        return leaves
+            if 0 <= self.slot[node] < self.numeric:
+                found.setdefault(self.slot[node], []).append(node)
+        return found
 
-    def _leaves(self, leaves: dict[int, State], last: int, root: int) -> None:
-        """Send a tree's leaves on to the next tree."""
-        carries = self.numeric <= MAX_SLOTS
-        for node, known in leaves.items():
-            state, mass = known, self.mass[node]
-            if mass < self.taste.plain_below or not carries:
-                self.plain.add(node)
-                self._enter(root, self.everything if not carries else state, mass)
-                self.after[node] = root
-                continue
-            target = self._open(root, state)
-            while node != last and mass > self.taste.copy_from and self.slot[target] >= 0:
-                self.tested[target] += mass
-                below, above = self._sides(target, state)
-                share = self.share_left[target]
-                left = share >= 0.5
-                hot, state = (below, above) if left else (above, below)
-                children = self.left[target], self.right[target]
-                taken = self._go(children[not left], hot, mass * max(share, 1 - share))
-                self.copies.setdefault(node, []).append(Copy(target, left, taken))
-                mass *= min(share, 1 - share)
-                target = self._open(children[left], state)
-            self._enter(target, state, mass)
-            self.after[node] = target
+    def _versions(self, node: int, edges: list[Edge], tests: dict[int, list[int]]) -> None:
+        """Make a node's blocks: one, and one more for ways that save enough by what they know."""
+        rest = edges
+        if len(edges) > 1 and self.slot[node] >= 0:
+            rest = []
+            common = self._decided(hull(edges), tests)
+            for alike, decided in self._alike(edges, common, tests):
+                mass = sum([e.mass for e in alike])
+                entry = self._entry(alike, mass)
+                plan = self._plan(node, mass, decided, common) if decided or entry > 0 else None
+                if plan is not None and plan.gain + entry > 0:
+                    self._make(node, alike, mass, plan)
+                else:
+                    rest += alike
+        if rest:
+            self._make(node, rest, sum([e.mass for e in rest]), None)
 
-    def _sides(self, node: int, state: State) -> tuple[State, State]:
-        """What is known on either side of a split."""
+    def _alike(
+        self, edges: list[Edge], common: dict[int, int], tests: dict[int, list[int]]
+    ) -> Iterable[tuple[list[Edge], dict[int, int]]]:
+        """Edges in sets that know the same of the tree's tests, beyond what all know; hot ones each by itself."""
+        sets: dict[object, tuple[list[Edge], dict[int, int]]] = {}
+        hot = 4 * self.price
+        for edge in edges:
+            decided = self._decided(edge.facts, tests)
+            for known in common:
+                del decided[known]
+            key: object = (edge.source, edge.side) if edge.mass > hot else tuple(decided.items())
+            sets.setdefault(key, ([], decided))[0].append(edge)
+        return sets.values()
+
+    def _decided(self, facts: Facts, tests: dict[int, list[int]]) -> dict[int, int]:
+        """Tests that facts decide, and where they lead."""
+        found = {}
+        rank, (left, right) = self.rank, self.child
+        for slot in sorted(facts.keys() & tests.keys()):
+            low, high = facts[slot]
+            for node in tests[slot]:
+                if high <= rank[node]:
+                    found[node] = left[node]
+                elif low > rank[node]:
+                    found[node] = right[node]
+        return found
+
+    def _entry(self, edges: list[Edge], mass: float) -> float:
+        """What a version costs or saves where it is entered: a leaf falls into its own, several share one."""
+        if len(edges) == 1:
+            return mass * self.quick - self.price if self._is_leaf(edges[0].source) else 0.0
+        return -2 * self.price if any(self._is_leaf(e.source) for e in edges) else 0.0
+
+    def _is_leaf(self, block: int) -> bool:
+        return block >= 0 and self.slot[self.node[block]] < 0
+
+    def _plan(self, node: int, mass: float, decided: dict[int, int], common: dict[int, int]) -> _Plan | None:
+        """What a version of a node saves that is executed `mass` times; None where that is clearly nothing.
+
+        decided: tests that its ways decide and others do not, and where they lead; common: those that all decide.
+        """
+        if mass < 2 * self.price or self.slot[node] < 0:
+            return None
+        share = self.share_left[node]
+        parts = mass * share, mass * (1 - share)
+        gain = -self.price
+        below: list[_Plan | None] = []
+        for side in (0, 1):
+            at = self.child[side][node]
+            while at in decided or at in common:
+                if at in decided:
+                    gain += parts[side]
+                    at = decided[at]
+                else:
+                    at = common[at]
+            below.append(self._plan(at, parts[side], decided, common))
+        left, right = below
+        # With no version below, the colder side needs a jump.
+        best = -min(parts) - self.price
+        one: tuple[_Plan | None, _Plan | None]
+        if left is None or (right is not None and right.gain > left.gain):
+            most, one = right, (None, right)
+        else:
+            most, one = left, (left, None)
+        both = left.gain + right.gain if left is not None and right is not None else best
+        if most is None or max(most.gain, both) <= best:
+            return _Plan(gain + best, None, None)
+        if most.gain >= both:
+            return _Plan(gain + most.gain, *one)
+        return _Plan(gain + both, left, right)
+
+    def _make(self, node: int, edges: list[Edge], mass: float, plan: _Plan | None) -> None:
+        """A block, entered by edges."""
+        block = len(self.node)
+        self.node.append(node)
+        self.left.append(END)
+        self.right.append(END)
+        self.mass.append(mass)
+        self.via.append(self._via(edges))
+        self.falls.append(self.leaf_quick)
+        facts = hull(edges)
+        for edge in edges:
+            if edge.source >= 0:
+                if edge.side != 1:
+                    self.left[edge.source] = block
+                if edge.side != 0:
+                    self.right[edge.source] = block
         slot = self.slot[node]
-        if slot >= self.numeric:
-            return state, state
-        low, high = state
-        up, down = low.copy(), high.copy()
-        up[slot] = max(up[slot], self.rank[node] + 1)
-        down[slot] = min(down[slot], self.rank[node])
-        return (low, down), (up, high)
+        if slot < 0:
+            if self.following >= 0:
+                if self.numeric > MAX_SLOTS:
+                    facts = {}
+                target = self._open(self.following, facts)
+                self.leaving.setdefault(target, []).append(Edge(mass, facts, block, 2))
+            return
+        self.tested[node] += mass
+        share = self.share_left[node]
+        for side in (0, 1):
+            known = facts if slot >= self.numeric else narrowed(facts, slot, self.rank[node], side)
+            edge = Edge(mass * (1 - share if side else share), known, block, side)
+            child = self._open(self.child[side][node], known)
+            below = None if plan is None else (plan.right if side else plan.left)
+            if below is not None:
+                self._make(child, [edge], edge.mass, below)
+            else:
+                self.pending.setdefault(child, []).append(edge)
 
-    def _open(self, node: int, state: State) -> int:
+    def _via(self, edges: list[Edge]) -> int:
+        source = edges[0].source
+        if source < 0 or len(edges) > 1:
+            return -1
+        return self.node[source] if self.slot[self.node[source]] < 0 else self.via[source]
+
+    def _open(self, node: int, facts: Facts) -> int:
         """The first test at or below `node` that is not decided, or the leaf."""
-        low, high = state
-        while 0 <= (slot := self.slot[node]) < self.numeric:
-            if high[slot] <= self.rank[node]:
-                node = self.left[node]
-            elif low[slot] > self.rank[node]:
-                node = self.right[node]
+        while (known := facts.get(self.slot[node])) is not None:
+            rank = self.rank[node]
+            if known[1] <= rank:
+                node = self.child[0][node]
+            elif known[0] > rank:
+                node = self.child[1][node]
             else:
                 break
         return node
 
-    def _go(self, node: int, state: State, mass: float) -> int:
-        node = self._open(node, state)
-        self._enter(node, state, mass)
-        return node
+    def _arrive(self) -> None:
+        """Let leaves enter the next tree: not everywhere, as each place where they do costs an addition."""
+        heap = [-target for target in self.leaving]
+        heapq.heapify(heap)
+        while heap:  # the deepest first: parents come after their children
+            target = -heapq.heappop(heap)
+            edges = self.leaving[target]
+            if self.shared and target != self.following and sum(e.mass for e in edges) < 2 * self.price:
+                parent = self.parent[target]
+                if parent not in self.leaving:
+                    heapq.heappush(heap, -parent)
+                self.leaving.setdefault(parent, []).extend(edges)
+            else:
+                self.pending[target] = edges
 
-    def _enter(self, node: int, state: State, mass: float) -> None:
-        self.mass[node] += mass
-        self.live[node] = True
-        known = self.known.get(node)
-        if known is not None:
-            state = list(map(min, known[0], state[0])), list(map(max, known[1], state[1]))
-        self.known[node] = state
+    def _layout(self, first: int) -> list[int]:
+        nodes = self.node
+        edges = [
+            layout.Choice(self.mass[b], self.left[b], self.right[b], self.share_left[nodes[b]])
+            if self.slot[nodes[b]] >= 0
+            else layout.Choice(self.mass[b], self.left[b], END, self.falls[b])
+            for b in range(first, len(nodes))
+        ]
+        return layout.ordered(edges, first, self.price, shared=self.shared)
 
-    def _layout(self, tree: int) -> list[int]:
-        """A tree's live nodes, depth first, the colder child first."""
-        first, last = self.roots[tree], self.roots[tree + 1]
-        heat = self.mass[first:last]
-        for node in range(last - 1, first - 1, -1):
-            if self.slot[node] >= 0:
-                heat[node - first] = heat[self.left[node] - first] + heat[self.right[node] - first]
-        order, stack = [], [first]
-        while stack:
-            node = stack.pop()
-            if self.live[node]:
-                order.append(node)
-            if self.slot[node] >= 0:
-                a, b = self.left[node], self.right[node]
-                stack += [a, b] if heat[a - first] > heat[b - first] else [b, a]
-        return order
+
+def _parents(ranks: Ranks) -> list[int]:
+    parent = np.full(len(ranks.slot), -1, np.int32)
+    splits = np.nonzero(ranks.slot >= 0)[0]
+    parent[ranks.forest.left[splits]] = splits
+    parent[ranks.forest.right[splits]] = splits
+    return [int(p) for p in parent]
 
 
 def _share_left(ranks: Ranks) -> Floats:

@@ -44,7 +44,11 @@ class Sum(Enum):
     DOUBLE = "double"
 
 
-TASTE = {Sum.FIXED: Taste(0.05, 0.0), Sum.SINGLE: Taste(0.05, 0.02), Sum.DOUBLE: Taste(0.05, 0.02)}
+TASTE = {
+    Sum.FIXED: Taste(0.03, False, window=100),
+    Sum.SINGLE: Taste(0.03, True),
+    Sum.DOUBLE: Taste(0.03, True),
+}
 SETS_PER_WORD = 32
 _REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
 """For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""
@@ -245,8 +249,9 @@ class _Writer(BlockWriter):
             return [*ops, (f"    movt r0, #{value >> 16 & 0xFFFF}", None)] if value >> 16 else ops
         return [(f"    vldr {self.real[0]}1, {self._literal(self._value(node))}", None)]
 
-    def add_loaded(self) -> list[Op]:
+    def add_loaded(self, tree: int) -> list[Op]:
         """Add it to the sum."""
+        del tree
         if self.total is Sum.FIXED:
             return [("    add r12, r0", None)]
         real, suffix, _ = self.real
@@ -262,7 +267,7 @@ class _Writer(BlockWriter):
         if self.total is Sum.FIXED and abs(value) < 65536:
             operation = "add" if value > 0 else "sub"
             return [(f"    movw r0, #{abs(int(value))}", None), (f"    {operation} r12, r12, r0", None)]
-        return [*self.load(node), *self.add_loaded()]
+        return [*self.load(node), *self.add_loaded(self.tree_of[node])]
 
 
 def _is_immediate(value: int) -> bool:

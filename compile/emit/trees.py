@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compile.emit import (
     aarch64,
+    aarch64_sums,
     aarch64_words,
     c_bitvector,
     c_compact,
@@ -45,8 +46,9 @@ class TreeCode:
     mode, style: what was chosen, and `reason`, one line, why.
     forest: what the code computes bit for bit: the model, or in the modes fixed and compact the model with its
         leaves in fixed point, whose raw scores are at most `worst_error` from the model's.
-    worst_instructions: the most that `edge_model_scores` can take, found from the code's structure: the longest
-        way through all blocks, whatever rows can go it. None where a compiler, not this emitter, wrote the loop.
+    worst_instructions: the most that `edge_model_scores` can take, proven from the code: the longest way through
+        its blocks, of which each leads on only where what is known on the ways to it leaves a test open. None
+        where a compiler, not this emitter, wrote the loop.
     """
 
     c: str
@@ -89,7 +91,7 @@ def emit(
     if mode == "compact" and quantised is not None:
         c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
         return TreeCode(c, mode, "packed", "the least flash", chosen, error)
-    if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
+    if target.machine == "aarch64" and forest.n_outputs <= aarch64_sums.MAX_OUTPUTS:
         made = _aarch64(ranks, kinds)
         if made is not None:
             c, files, longest = made
@@ -134,16 +136,12 @@ def _exact_bytes(forest: Forest) -> int:
 
 def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
     """The C, the assembly and its longest way; None where the frame would be too large."""
-    flow = flow_of(ranks, aarch64.TASTE)
+    flow = flow_of(ranks, aarch64.taste(ranks.forest))
     words = aarch64.words_for(flow)
     if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
         return None
     compared = aarch64.compared_slots(flow, words)
-    bases = {slot: aarch64_words.rank_base(ranks, slot) for slot in compared}
-    by_c = list(kinds)
-    if aarch64_words.is_plain(ranks):
-        by_c = ["f32"] if aarch64_words.stand_ins(ranks) is None else []
-    c = c_words.words_c(ranks, words, bases, by_c) if by_c else ""
+    c = "" if aarch64_words.is_plain(ranks) else c_words.words_c(ranks, words, compared, kinds)
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
     text, longest = aarch64.trees_s(flow, words, compared, integer="i32" in kinds)
     return c, {"trees.S": text}, longest

@@ -1,0 +1,180 @@
+"""The sums of the AArch64 code: where values wait, when they are added, and how raw scores come of them.
+
+A leaf's value is loaded into a register of its own and waits there until all before it have been added. Outputs
+that are added to in turns (the classes of boosted trees) share these registers, a lane each: one `fadd` of a
+vector adds a value to each of their sums. A tree of lane 0 clears the other lanes as it loads its value, so it is
+evaluated before those that share its register.
+
+    lane 0:     fadd v0.4s, v0.4s, v9.4s    if values of the window before wait in v9
+                ldr s9, [x30]
+    others:     ld1 {v9.s}[2], [x30]
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from compile.emit.flow import Flow, Group
+from compile.forest import Forest
+
+MAX_OUTPUTS = 16
+"""Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
+_WAITING = (*range(1, 8), *range(16, 32), *range(8, 15))
+"""Registers that values wait in: of d8 to d15 the caller wants its own back."""
+WINDOW = len(_WAITING)
+
+
+def lanes(forest: Forest) -> int:
+    """Sums that a vector register holds."""
+    return 4 if forest.single else 2
+
+
+class _Wait(NamedTuple):
+    """The register and lane that a tree's value waits in, and whether values in it have to be added first."""
+
+    register: int
+    lane: int
+    adds: bool
+
+
+class Sums:
+    """Writes what becomes of leaf values. literal: where a constant lies that is laid down with the code.
+    out_at: offset in the frame of the address of the raw scores.
+    """
+
+    def __init__(self, flow: Flow, literal: Callable[[float], str], out_at: int) -> None:
+        self.flow, self.forest = flow, flow.ranks.forest
+        self.literal, self.out_at = literal, out_at
+        self.real = "s" if self.forest.single else "d"
+        self.vector = f"{lanes(self.forest)}{self.real}"
+        self.wait, self.left = _waits(flow)
+
+    @property
+    def last_saved(self) -> int:
+        """The last of d8 to d15 in which values wait, 0 where none do."""
+        return max((w.register for w in self.wait.values() if 8 <= w.register < 16), default=0)
+
+    def turn(self, tree: int) -> list[str]:
+        """Add what waits where a tree's value goes."""
+        wait = self.wait[tree]
+        return [self._add(tree, wait.register)] if wait.adds else []
+
+    def _add(self, tree: int, register: int) -> str:
+        if len(self.flow.groups[self.flow.group_of[tree]].outputs) > 1:
+            return f"    fadd v0.{self.vector}, v0.{self.vector}, v{register}.{self.vector}"
+        return f"    fadd {self.real}0, {self.real}0, {self.real}{register}"
+
+    def load(self, tree: int, value: float) -> list[str]:
+        """Load a value that lies with the code."""
+        wait = self.wait[tree]
+        if wait.lane == 0:
+            return [f"    ldr {self.real}{wait.register}, {self.literal(value)}"]
+        return [f"    adr x30, {self.literal(value)}", *self.receive(tree)]
+
+    def receive(self, tree: int) -> list[str]:
+        """Load a value from where x30 points."""
+        register, lane, _ = self.wait[tree]
+        if lane == 0:
+            return [f"    ldr {self.real}{register}, [x30]"]
+        return [f"    ld1 {{v{register}.{self.real}}}[{lane}], [x30]"]
+
+    def add_vector(self, values: list[float]) -> list[str]:
+        """Add a leaf's values, one for each output."""
+        lines = []
+        for o, value in enumerate(values):
+            if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
+                lines.append(f"    ldr {self.real}31, {self.literal(value)}")
+                register = f"{self.real}{_sum_register(o)}"
+                lines.append(f"    fadd {register}, {register}, {self.real}31")
+        return lines
+
+    def start(self, outputs: tuple[int, ...]) -> Iterator[str]:
+        """Set sums to what trees are added to."""
+        forest = self.forest
+        for o, register, lane in self._places(outputs):
+            base = float(forest.base[o]) if forest.base_first else 0.0
+            if lane and base:
+                yield f"    adr x30, {self.literal(base)}\n    ld1 {{v0.{self.real}}}[{lane}], [x30]"
+            elif base:
+                yield f"    ldr {self.real}{register}, {self.literal(base)}"
+            elif not lane:
+                yield f"    movi d{register}, #0"
+
+    def finish(self, outputs: tuple[int, ...]) -> Iterator[str]:
+        """Raw scores of sums. Lanes come last to first: the first is the register itself."""
+        forest, real = self.forest, self.real
+        for o, register, lane in reversed(self._places(outputs)):
+            if lane:
+                yield f"    mov {real}{register}, v0.{real}[{lane}]"
+            if forest.divisor != 1:
+                yield f"    ldr {real}31, {self.literal(forest.divisor)}"
+                yield f"    fdiv {real}{register}, {real}{register}, {real}31"
+            if not forest.base_first and forest.base[o] != 0:
+                yield from self._add_base(register, forest.base[o])
+            if forest.single:
+                yield f"    fcvt d{register}, s{register}"
+            yield f"    ldr x30, [sp, #{self.out_at}]\n    str d{register}, [x30, #{8 * o}]"
+
+    def _places(self, outputs: tuple[int, ...]) -> list[tuple[int, int, int]]:
+        """For each output the register it is finished in and its lane of d0."""
+        if outputs == (-1,):
+            return [(o, _sum_register(o), 0) for o in range(self.forest.n_outputs)]
+        return [(o, lane, lane) for lane, o in enumerate(outputs)]
+
+    def _add_base(self, register: int, base: float) -> Iterator[str]:
+        """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
+        bits = int.from_bytes(struct.pack("<d", base), "little")
+        yield f"    movz x30, #{bits & 0xFFFF}"
+        for shift in (16, 32, 48):
+            yield f"    movk x30, #{bits >> shift & 0xFFFF}, lsl #{shift}"
+        yield "    fmov d31, x30"
+        if self.forest.single:
+            yield f"    fcvt d{register}, s{register}"
+        yield f"    fadd d{register}, d{register}, d31"
+        if self.forest.single:
+            yield f"    fcvt s{register}, d{register}"
+
+    def last_additions(self, number: int) -> Iterator[str]:
+        """Add the values that still wait at a group's end."""
+        for register in self.left[number]:
+            yield self._add(self.flow.groups[number].trees[0], register)
+
+    def constants(self) -> Iterator[str]:
+        """Outputs that no tree adds to."""
+        present = {o for g in self.flow.groups for o in g.outputs}
+        for o in range(self.forest.n_outputs):
+            if -1 not in present and o not in present:
+                yield from self.start((o,))
+                yield from self.finish((o,))
+
+
+def _waits(flow: Flow) -> tuple[dict[int, _Wait], list[list[int]]]:
+    """Where each tree's value waits; for each group, registers in the order to add them at its end.
+
+    When the trees of a window have been evaluated, a value is added to each sum for each tree of lane 0 in the
+    next window, and makes room for the value of that.
+    """
+    waits: dict[int, _Wait] = {}
+    left = [_group_waits(group, waits) for group in flow.groups]
+    return waits, left
+
+
+def _group_waits(group: Group, waits: dict[int, _Wait]) -> list[int]:
+    per_lane = len(group.trees) // len(group.outputs)
+    turn = {tree: number for one in group.in_turn for number, tree in enumerate(one)}
+    queue: list[int] = []
+    for start in range(0, per_lane, WINDOW):
+        size = min(WINDOW, per_lane - start)
+        of = group.trees[start * len(group.outputs) : (start + size) * len(group.outputs)]
+        free = queue[:size] if queue else list(_WAITING[:size])
+        register = {turn[tree]: free[k] for k, tree in enumerate(of[:size])}
+        for k, tree in enumerate(of):
+            waits[tree] = _Wait(register[turn[tree]], k // size, bool(queue) and k < size)
+        queue = queue[size:] + [register[n] for n in range(start, start + size)]
+    return queue
+
+
+def _sum_register(output: int) -> int:
+    return output if output < 8 else output + 8
