@@ -1,9 +1,11 @@
 """Trees as Thumb-2 assembly, for Cortex-M4 and ARMv7-A: a test compares a rank that stays in its register.
 
     edge_run_f32(r0 = features, r1 = sums):
-        save registers; edge_block_f32(features, ranks on the stack); the hottest ranks into registers
+        save registers; ranks (see thumb_ranks), on the stack and the hottest in registers
         trees:  cmp r3, #77                 a hot slot's rank: any of its thresholds
                 bhi .Lt3n5
+                cmp r3, #90                 the other way round for NaN, which is -1 here (see columns)
+                bgt .Lt3n7
                 ldrb r0, [sp, #30]          the rank of a slot that got no register
                 cmp r0, #12
                 bls .Lt3n9
@@ -27,9 +29,11 @@ from enum import Enum
 
 import numpy as np
 
-from compile.emit import c_text
+from compile.emit import c_lut, c_ranks, c_text, thumb_ranks
 from compile.emit.blocks import JUMP, BlockWriter, Op
-from compile.emit.flow import END, Flow, Taste
+from compile.emit.columns import columns_of
+from compile.emit.flow import END, Flow, Taste, flow_of
+from compile.emit.order import ordered
 from compile.ranks import Ranks
 
 MAX_SLOTS, MAX_NODES = 1500, 300_000
@@ -44,7 +48,7 @@ class Sum(Enum):
     DOUBLE = "double"
 
 
-TASTE = {Sum.FIXED: Taste(0.05, 0.0), Sum.SINGLE: Taste(0.05, 0.02), Sum.DOUBLE: Taste(0.05, 0.02)}
+_TASTE = {Sum.FIXED: Taste(0.005, 0.0), Sum.SINGLE: Taste(0.05, 0.02), Sum.DOUBLE: Taste(0.05, 0.02)}
 SETS_PER_WORD = 32
 _REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
 """For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""
@@ -64,7 +68,24 @@ def set_words(ranks: Ranks) -> list[tuple[int, int]]:
     ]
 
 
-def block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
+def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[str, dict[str, str]]:
+    """A model's C, and the assembly beside it. finish: C that turns the sums into raw scores."""
+    numbers = list(range(ranks.forest.n_trees))
+    if total is Sum.FIXED:
+        ranks, numbers = ordered(ranks)
+    writer = _Writer(flow_of(ranks, _TASTE[total]), numbers, total)
+    merged = writer.ranks
+    by_c = [k for k in kinds if k != "f32" or not thumb_ranks.fits(merged)]
+    c = [
+        c_lut.ranks_c(merged, integer="i32" in by_c, single="f32" in by_c),
+        "" if "f32" in by_c else thumb_ranks.mend_c(merged),
+        _block_c(merged, by_c),
+        _run_c(kinds, total, ranks.forest.n_outputs, finish),
+    ]
+    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}
+
+
+def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
     """C that fills the block: `edge_block_f32` and `edge_block_i32`."""
     words = set_words(ranks)
     table: list[str] = []
@@ -85,7 +106,7 @@ def block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
     return text
 
 
-def run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
+def _run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
     """C that calls the assembly and turns the sums into raw scores (`finish`)."""
     text = ""
     for kind in kinds:
@@ -102,41 +123,52 @@ def run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
     return text
 
 
-def trees_s(flow: Flow, kinds: Sequence[str], total: Sum) -> str:
-    """Assembly that defines the hidden `edge_run_f32` and `edge_run_i32`."""
-    return "\n".join(_Writer(flow, total).text(kinds)) + "\n"
-
-
 class _Writer(BlockWriter):
-    def __init__(self, flow: Flow, total: Sum) -> None:
+    def __init__(self, flow: Flow, numbers: Sequence[int], total: Sum) -> None:
+        """numbers: of the flow's trees, in the model; labels have those."""
         super().__init__(flow)
+        roots = dict(zip(numbers, self.root_of, strict=False))
+        self.root_of = [roots[tree] for tree in range(len(numbers))]
+        self.tree_of = [numbers[tree] for tree in self.tree_of]
         self.total = total
-        ranks = flow.ranks
+        columns = columns_of(flow.ranks)
+        self.ranks = ranks = columns.ranks
+        self.slot, self.rank = ranks.slot.tolist(), ranks.rank.tolist()
+        self.signed: list[bool] = columns.signed.tolist()
         self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d"), Sum.FIXED: ("", "", "")}[
             total
         ]
-        self.rank_bytes = 1 if ranks.largest < 256 else 2
-        self.rank_load = "ldrb" if self.rank_bytes == 1 else "ldrh"
+        self.rank_bytes = c_ranks.rank_bytes(ranks)
+        sign = "s" if columns.mixed else ""
+        self.rank_load = f"ldr{sign}{'b' if self.rank_bytes == 1 else 'h'}"
         self.words = {key: i for i, key in enumerate(set_words(ranks))}
         self.ranks_at = _BLOCK + 4 * len(self.words)
         slots = len(ranks.numeric) + len(ranks.categorical)
         self.frame = (self.ranks_at + slots * self.rank_bytes + 11 & ~7) + 4  # 36 bytes are pushed below
-        self.register = self._registers()
+        self.registers = list(self._registers())
+        self.register = self.registers[0]
         self.literals: dict[bytes, int] = {}
         self.laid = 0
 
-    def _registers(self) -> dict[int, str]:
-        """The registers of the slots that are tested most."""
-        numeric = len(self.flow.ranks.numeric)
-        splits = np.nonzero((self.flow.ranks.slot >= 0) & (self.flow.ranks.slot < numeric))[0]
-        weights = np.bincount(self.flow.ranks.slot[splits], self.flow.tested[splits], numeric)
+    def _registers(self) -> Iterator[dict[int, str]]:
+        """For each group, the registers of the slots that it tests most; what is in one already stays there."""
+        numeric = len(self.ranks.numeric)
         free = [r for r in _REGISTERS if not (r == "r12" and self.total is Sum.FIXED)]
-        if self.flow.ranks.largest > 255:
+        if self.ranks.largest > 255:
             free.remove("lr")  # the second scratch register, for ranks that `cmp` has no immediate for
-        return dict(zip(np.argsort(-weights, kind="stable").tolist(), free, strict=False))
+        now: dict[int, str] = {}
+        for order in self.flow.order:
+            nodes = np.array(order, np.int64)
+            nodes = nodes[(self.ranks.slot[nodes] >= 0) & (self.ranks.slot[nodes] < numeric)]
+            weights = np.bincount(self.ranks.slot[nodes], self.flow.tested[nodes], numeric)
+            wanted = np.argsort(-weights, kind="stable")[: len(free)].tolist()
+            now = {slot: now[slot] for slot in wanted if slot in now}
+            spare = [r for r in free if r not in now.values()]
+            now |= dict(zip([slot for slot in wanted if slot not in now], spare, strict=False))
+            yield now
 
-    def text(self, kinds: Sequence[str]) -> Iterator[str]:
-        """The lines of the file."""
+    def text(self, kinds: Sequence[str], by_c: Sequence[str]) -> Iterator[str]:
+        """The lines of the file. by_c: the kinds of features whose ranks C makes."""
         yield "    .syntax unified\n    .thumb\n    .text"
         for kind in kinds:
             name = f"edge_run_{kind}"
@@ -144,14 +176,19 @@ class _Writer(BlockWriter):
             yield "    .p2align 2\n    .thumb_func"
             yield f"{name}:\n    push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}"
             yield f"    subw sp, sp, #{self.frame}\n    str r1, [sp]"
+            if kind not in by_c:
+                yield from self._make_ranks()
+                continue
             yield f"    add r1, sp, #{_BLOCK}\n    bl edge_block_{kind}"
             if kind != kinds[-1]:
                 yield "    b.w .Ltrees"
         yield ".Ltrees:"
-        for slot, register in self.register.items():
-            yield f"    {self.rank_load} {register}, [sp, #{self._rank_at(slot)}]"
+        yield from map(self._load_rank, self.register)
+        yield ".Lready:"
         for number, order in enumerate(self.flow.order):
             output = self.flow.groups[number].output
+            before, self.register = self.register, self.registers[number]
+            yield from (self._load_rank(s) for s, r in self.register.items() if before.get(s) != r)
             yield from self._start(output)
             yield from self._emit(order, number)
             yield f".Lend{number}:"
@@ -162,6 +199,24 @@ class _Writer(BlockWriter):
             yield from self._store(output)
         yield f"    addw sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
         yield from self._lay_literals()
+        if len(by_c) < len(kinds):
+            yield from thumb_ranks.tables_s(self.ranks)
+
+    def _make_ranks(self) -> Iterator[str]:
+        """Ranks without C, but for rows with NaN."""
+        yield from thumb_ranks.ranks_s(self.ranks, self.register, self.ranks_at, self.rank_bytes)
+        direct = {slot: r for slot, r in self.register.items() if r in thumb_ranks.DIRECT}
+        yield from (self._load_rank(slot) for slot in self.register if slot not in direct)
+        yield "    b.w .Lready"
+        yield thumb_ranks.offsets_s()
+        yield ".Lnan:"
+        store = "strb" if self.rank_bytes == 1 else "strh"
+        for slot, register in direct.items():
+            yield f"    {store}.w {register}, [sp, #{self._rank_at(slot)}]"
+        yield f"    add r1, sp, #{self.ranks_at}\n    bl edge_missing\n    b.w .Ltrees"
+
+    def _load_rank(self, slot: int) -> str:
+        return f"    {self.rank_load} {self.register[slot]}, [sp, #{self._rank_at(slot)}]"
 
     def _rank_at(self, slot: int) -> int:
         return self.ranks_at + slot * self.rank_bytes
@@ -218,7 +273,7 @@ class _Writer(BlockWriter):
     def test(self, node: int) -> tuple[list[Op], str, str]:
         """Compare a rank, or shift a set's bit into the sign."""
         slot, rank = self.slot[node], self.rank[node]
-        if slot >= len(self.flow.ranks.numeric):
+        if slot >= len(self.ranks.numeric):
             word, bit = self.words[slot, rank // SETS_PER_WORD], rank % SETS_PER_WORD
             load = f"    ldr r0, [sp, #{_BLOCK + 4 * word}]"
             return [(load, None), (f"    lsls r0, r0, #{31 - bit}", None)], "    bmi", "    bpl"
@@ -232,7 +287,7 @@ class _Writer(BlockWriter):
             ops.append((f"    cmp {register}, #{rank}", None))
         else:
             ops += [(f"    movw {spare}, #{rank}", None), (f"    cmp {register}, {spare}", None)]
-        return ops, "    bls", "    bhi"
+        return (ops, "    ble", "    bgt") if self.signed[node] else (ops, "    bls", "    bhi")
 
     def _value(self, node: int) -> float:
         return float(self.forest.leaf_values[self.forest.leaf[node], 0])

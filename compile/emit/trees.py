@@ -165,15 +165,9 @@ def _thumb(
 ) -> tuple[str, Mapping[str, str]]:
     if quantised is not None:
         ranks = rank_forest(quantised.integers)
-    flow = flow_of(ranks, thumb.TASTE[total])
     finish = c_table.finish_c(ranks.forest, quantised.shift if quantised else 0)
-    c = [
-        c_lut.ranks_c(ranks, integer="i32" in kinds),
-        thumb.block_c(ranks, kinds),
-        c_table.SCALED if quantised else "",
-        thumb.run_c(kinds, total, ranks.forest.n_outputs, finish),
-    ]
-    return "\n".join(c), {"trees.S": thumb.trees_s(flow, kinds, total)}
+    c, files = thumb.emit(ranks, kinds, total, finish)
+    return (c_table.SCALED if quantised else "") + c, files
 
 
 def _entries(kinds: Sequence[str]) -> str:
