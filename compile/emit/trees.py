@@ -87,8 +87,9 @@ def emit(
     vector = forest.leaf_values.shape[1] > 1
     error = 0.0 if quantised is None else quantised.worst_error
     if mode == "compact" and quantised is not None:
-        c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
-        return TreeCode(c, mode, "packed", "the least flash", chosen, error)
+        thumb2 = target.machine == "cortex-m4"
+        packed = c_compact.compact(rank_forest(quantised.integers), quantised, kinds, thumb=thumb2)
+        return TreeCode(packed[0], mode, "packed", "the least flash", chosen, error, packed[1])
     if target.machine == "aarch64" and forest.n_outputs <= aarch64.MAX_OUTPUTS:
         made = _aarch64(ranks, kinds)
         if made is not None:
