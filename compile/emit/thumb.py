@@ -29,7 +29,7 @@ from enum import Enum
 
 import numpy as np
 
-from compile.emit import c_lut, c_ranks, c_text, thumb_ranks
+from compile.emit import c_lut, c_ranks, c_text, soft_sum, thumb_ranks
 from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.columns import columns_of
 from compile.emit.flow import END, Flow, Taste, flow_of
@@ -46,12 +46,19 @@ class Sum(Enum):
     FIXED = "int32_t"
     SINGLE = "float"
     DOUBLE = "double"
+    SOFT = "edge_sum"  # doubles without a unit for them: see soft_sum
 
 
-_TASTE = {Sum.FIXED: Taste(0.005, 0.0), Sum.SINGLE: Taste(0.05, 0.02), Sum.DOUBLE: Taste(0.05, 0.02)}
+_TASTE = {
+    Sum.FIXED: Taste(0.005, 0.0),
+    Sum.SINGLE: Taste(0.05, 0.02),
+    Sum.DOUBLE: Taste(0.05, 0.02),
+    Sum.SOFT: Taste(0.05, 0.02),
+}
 SETS_PER_WORD = 32
 _REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
 """For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""
+_SOFT_REGISTERS = ("r3", "r4", "r5", "r6", "r7", "r8", "r9")
 _BLOCK = 8
 """Frame: the address of the sums, then the block that C fills: words of categorical sets, then ranks."""
 _NATURAL, _FORCED = 500, 800
@@ -80,6 +87,7 @@ def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[s
         c_lut.ranks_c(merged, integer="i32" in by_c, single="f32" in by_c),
         "" if "f32" in by_c else thumb_ranks.mend_c(merged),
         _block_c(merged, by_c),
+        soft_sum.sum_c(ranks.forest) if total is Sum.SOFT else "",
         _run_c(kinds, total, ranks.forest.n_outputs, finish),
     ]
     return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}
@@ -115,10 +123,14 @@ def _run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
             "int edge_model_scores" if kind == "f32" else "static __attribute__((unused)) void edge_trees_i32"
         )
         text += f"\nvoid edge_run_{kind}(const {ctype} *features, {total.value} *sum);\n\n"
-        text += (
-            f"{head}(const {ctype} *features, double *raw_scores)\n{{\n    {total.value} sum[{outputs}];\n"
-        )
-        text += f"    edge_run_{kind}(features, sum);\n{finish}"
+        text += f"{head}(const {ctype} *features, double *raw_scores)\n{{\n"
+        if total is Sum.SOFT:
+            text += f"    edge_sum part[{outputs}];\n    double sum[{outputs}];\n"
+            text += f"    edge_run_{kind}(features, part);\n"
+            text += f"    for (uint32_t o = 0; o < {outputs}; o++)\n        sum[o] = edge_value(part + o);\n"
+        else:
+            text += f"    {total.value} sum[{outputs}];\n    edge_run_{kind}(features, sum);\n"
+        text += finish
         text += "    return 0;\n}\n" if kind == "f32" else "}\n"
     return text
 
@@ -135,9 +147,10 @@ class _Writer(BlockWriter):
         self.ranks = ranks = columns.ranks
         self.slot, self.rank = ranks.slot.tolist(), ranks.rank.tolist()
         self.signed: list[bool] = columns.signed.tolist()
-        self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d"), Sum.FIXED: ("", "", "")}[
-            total
-        ]
+        self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d")}.get(total, ("", "", ""))
+        self.low = soft_sum.lowest(self.forest) if total is Sum.SOFT else 0
+        # The second scratch register, for ranks that `cmp` has no immediate for.
+        self.spare = "r1" if total is Sum.SOFT else "lr"
         self.rank_bytes = c_ranks.rank_bytes(ranks)
         sign = "s" if columns.mixed else ""
         self.rank_load = f"ldr{sign}{'b' if self.rank_bytes == 1 else 'h'}"
@@ -153,9 +166,10 @@ class _Writer(BlockWriter):
     def _registers(self) -> Iterator[dict[int, str]]:
         """For each group, the registers of the slots that it tests most; what is in one already stays there."""
         numeric = len(self.ranks.numeric)
-        free = [r for r in _REGISTERS if not (r == "r12" and self.total is Sum.FIXED)]
+        taken = {"r12"} if self.total is Sum.FIXED else set()
         if self.ranks.largest > 255:
-            free.remove("lr")  # the second scratch register, for ranks that `cmp` has no immediate for
+            taken.add(self.spare)
+        free = [r for r in (_SOFT_REGISTERS if self.total is Sum.SOFT else _REGISTERS) if r not in taken]
         now: dict[int, str] = {}
         for order in self.flow.order:
             nodes = np.array(order, np.int64)
@@ -199,13 +213,17 @@ class _Writer(BlockWriter):
             yield from self._store(output)
         yield f"    addw sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
         yield from self._lay_literals()
+        if self.total is Sum.SOFT:
+            yield soft_sum.ADD_S
         if len(by_c) < len(kinds):
             yield from thumb_ranks.tables_s(self.ranks)
 
     def _make_ranks(self) -> Iterator[str]:
         """Ranks without C, but for rows with NaN."""
-        yield from thumb_ranks.ranks_s(self.ranks, self.register, self.ranks_at, self.rank_bytes)
-        direct = {slot: r for slot, r in self.register.items() if r in thumb_ranks.DIRECT}
+        # Made in their registers are ranks that stay there for good: nothing else has them in the frame.
+        stay = dict(set.intersection(*(set(registers.items()) for registers in self.registers)))
+        direct = {slot: r for slot, r in sorted(stay.items()) if r in thumb_ranks.DIRECT}
+        yield from thumb_ranks.ranks_s(self.ranks, direct, self.ranks_at, self.rank_bytes)
         yield from (self._load_rank(slot) for slot in self.register if slot not in direct)
         yield "    b.w .Lready"
         yield thumb_ranks.offsets_s()
@@ -226,6 +244,8 @@ class _Writer(BlockWriter):
         if self.total is Sum.FIXED:
             value = int(base)
             yield f"    movw r12, #{value & 0xFFFF}\n    movt r12, #{value >> 16 & 0xFFFF}"
+        elif self.total is Sum.SOFT:
+            yield from soft_sum.start_s(base)
         else:
             yield f"    vldr {self.real[0]}0, {self._literal(base)}"
 
@@ -233,12 +253,19 @@ class _Writer(BlockWriter):
         yield "    ldr r0, [sp]"
         if self.total is Sum.FIXED:
             yield f"    str r12, [r0, #{4 * output}]"
+        elif self.total is Sum.SOFT:
+            for at, register in enumerate((soft_sum.LO, soft_sum.HI, soft_sum.SCALE)):
+                yield f"    str {register}, [r0, #{12 * output + 4 * at}]"
         else:
             size = struct.calcsize(self.real[2])
             yield f"    vstr {self.real[0]}0, [r0, #{size * output}]"
 
     def _literal(self, value: float) -> str:
-        number = self.literals.setdefault(struct.pack(self.real[2], value), len(self.literals))
+        if self.total is Sum.SOFT:
+            data = struct.pack("<Q", soft_sum.literal(value, self.low))
+        else:
+            data = struct.pack(self.real[2], value)
+        number = self.literals.setdefault(data, len(self.literals))
         return f".Ll{self.laid}_{number}"
 
     def _lay_literals(self) -> Iterator[str]:
@@ -281,7 +308,7 @@ class _Writer(BlockWriter):
         register = self.register.get(slot)
         spare = "r0"
         if register is None:
-            register, spare = "r0", "lr"
+            register, spare = "r0", self.spare
             ops.append((f"    {self.rank_load} r0, [sp, #{self._rank_at(slot)}]", None))
         if _is_immediate(rank):
             ops.append((f"    cmp {register}, #{rank}", None))
@@ -298,12 +325,16 @@ class _Writer(BlockWriter):
             value = int(self._value(node))
             ops: list[Op] = [(f"    movw r0, #{value & 0xFFFF}", None)]
             return [*ops, (f"    movt r0, #{value >> 16 & 0xFFFF}", None)] if value >> 16 else ops
+        if self.total is Sum.SOFT:
+            return [(f"    ldrd r0, r1, {self._literal(self._value(node))}", None)]
         return [(f"    vldr {self.real[0]}1, {self._literal(self._value(node))}", None)]
 
     def add_loaded(self) -> list[Op]:
         """Add it to the sum."""
         if self.total is Sum.FIXED:
             return [("    add r12, r0", None)]
+        if self.total is Sum.SOFT:
+            return [("    bl .Lsum", None)]
         real, suffix, _ = self.real
         return [(f"    vadd.{suffix} {real}0, {real}0, {real}1", None)]
 

@@ -96,8 +96,8 @@ def _place(slot: NumericSlot, count: int) -> _Place:
     return _Place(float(scale), float(offset), np.searchsorted(bucket, np.arange(count)).astype(np.int32))
 
 
-def ranks_s(ranks: Ranks, register: Mapping[int, str], block: int, rank_bytes: int) -> Iterator[str]:
-    """Lines that make all ranks from the features at r0: a DIRECT register's in that, the others in the frame.
+def ranks_s(ranks: Ranks, direct: Mapping[int, str], block: int, rank_bytes: int) -> Iterator[str]:
+    """Lines that make all ranks from the features at r0: those in `direct` in their registers, others in the frame.
 
     block: the ranks' offset from sp. Goes to `.Lnan` where a rank needs mending. The tables are `tables_s`.
     """
@@ -106,8 +106,7 @@ def ranks_s(ranks: Ranks, register: Mapping[int, str], block: int, rank_bytes: i
     yield "    ldr r1, .Lscales\n.Lpc: add r1, pc\n    ldr r7, .Llimits\n    add r7, r1"
     yield f"    addw r5, r1, #{8 * len(ranks.numeric)}"
     for i, slot in enumerate(ranks.numeric):
-        named = register.get(i, "")
-        rank = named if named in DIRECT else "r4"
+        rank = direct.get(i, "r4")
         yield from _one(slot, rank, f".Lr{i}", count, wide=wide)
         yield "    vadd.f32 s4, s4, s0" if i else "    vmov.f32 s4, s0"
         if rank == "r4":

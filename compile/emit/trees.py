@@ -23,6 +23,7 @@ from compile.emit import (
     c_ranks,
     c_table,
     c_words,
+    soft_sum,
     thumb,
 )
 from compile.emit.flow import flow_of
@@ -158,7 +159,9 @@ def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.S
         return thumb.Sum.FIXED
     if ranks.forest.single:
         return thumb.Sum.SINGLE
-    return thumb.Sum.DOUBLE if target.machine == "armv7" else None
+    if target.machine == "armv7":
+        return thumb.Sum.DOUBLE
+    return thumb.Sum.SOFT if soft_sum.fits(ranks.forest) else None
 
 
 def _thumb(
