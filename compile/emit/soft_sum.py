@@ -168,7 +168,7 @@ void edge_sum_round(edge_sum *sum, uint32_t below)
         below = -below;
     }
     if (m >> 61) { /* less than 2**62 */
-        below = below >> 1 | (below & 1) | (uint32_t)(m & 1) << 31;
+        below = below >> 1 | (uint32_t)(m & 1) << 31; /* its last bits are 0: leaves have 53 */
         m >>= 1;
         x++;
     } else {

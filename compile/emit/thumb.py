@@ -65,6 +65,10 @@ _NATURAL, _FORCED = 500, 800
 """Bytes after the first use of a literal at which it is laid down, at a gap or by force; `vldr` reaches 1,020."""
 
 
+_BETWEEN = 100
+"""Bytes from one group's leaves to the next one's, at most: a sum stored, registers changed, a sum begun."""
+
+
 def set_words(ranks: Ranks) -> list[tuple[int, int]]:
     """Words of categorical sets, as (slot, number of 32 sets)."""
     numeric = len(ranks.numeric)
@@ -161,7 +165,7 @@ class _Writer(BlockWriter):
         self.registers = list(self._registers())
         self.register = self.registers[0]
         self.literals: dict[bytes, int] = {}
-        self.laid = 0
+        self.laid = self.since = 0  # bytes since the first of `literals` was used
 
     def _registers(self) -> Iterator[dict[int, str]]:
         """For each group, the registers of the slots that it tests most; what is in one already stays there."""
@@ -207,6 +211,7 @@ class _Writer(BlockWriter):
             yield from self._emit(order, number)
             yield f".Lend{number}:"
             yield from self._store(output)
+            self.since += _BETWEEN
         present = {g.output for g in self.flow.groups}
         for output in set(range(self.forest.n_outputs)) - present:
             yield from self._start(output)
@@ -280,14 +285,13 @@ class _Writer(BlockWriter):
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
         labels = self.labels(order)
-        since = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
             ops = self.block(label, following)
             yield f"{self.name(label, group)}:"
             for line, to in ops:
                 yield line if to is None else f"{line} {self.name(to, group)}"
-            since = since + 4 * len(ops) if self.literals else 0
-            size = since + sum(map(len, self.literals))
+            self.since = self.since + 4 * len(ops) if self.literals else 0
+            size = self.since + sum(map(len, self.literals))
             gap = bool(ops) and ops[-1][0] == JUMP
             if size > (_NATURAL if gap else _FORCED):
                 here = f".Lover{self.laid}"
@@ -295,7 +299,7 @@ class _Writer(BlockWriter):
                     yield f"    b.w {here}"
                 yield from self._lay_literals()
                 yield f"    .p2align 1\n{here}:"
-                since = 0
+                self.since = 0
 
     def test(self, node: int) -> tuple[list[Op], str, str]:
         """Compare a rank, or shift a set's bit into the sign."""
