@@ -216,3 +216,121 @@ edge_add_trees:                 @ r0: bits
     adds r1, #2
     b .Lsecond
 """
+
+_ENTRY = """\
+EDGE_SMALL HEAD
+{
+    uint32_t bits[(EDGE_BITS + 31) / 32];
+    for (volatile uint32_t *at = bits; at < bits + (EDGE_BITS + 31) / 32; at++)
+        *at = 0; /* volatile, or it is a call of memset */
+    edge_bits_KIND(features, bits);
+    edge_walk(bits, raw_scores);
+DONE}
+"""
+ENTRIES = {
+    "f32": _ENTRY.replace("HEAD", "int edge_model_scores(const float *features, double *raw_scores)").replace(
+        "DONE", "    return 0;\n"
+    ),
+    "i32": _ENTRY.replace(
+        "HEAD",
+        "static __attribute__((unused)) void edge_trees_i32(const int32_t *features, double *raw_scores)",
+    ).replace("DONE", ""),
+}
+
+HEAP_C = """
+static void edge_add_trees(const uint32_t *bits, int32_t *sum)
+{
+    const uint8_t *at = edge_trees;
+    for (uint32_t part = 0; part < sizeof edge_parts / sizeof *edge_parts; part++) {
+        uint32_t width = edge_parts[part].width;
+        int32_t total = 0;
+        for (uint32_t tree = edge_parts[part].trees; tree; tree--) {
+            uint32_t place = 1, number = (uint32_t)at[0] | (uint32_t)at[1] << 8;
+            for (uint32_t level = 1;; level++) {
+                uint32_t word = bits[number >> 5];
+                uint32_t parent = place;
+                word = word >> (number & 31) | word << (-number & 31); /* the sign is what left is */
+                place = 2 * place + (word >> 31);
+                if (level == LEVELS)
+                    break;
+                const uint8_t *pair = at + 3 * parent - 1 + (word >> 31);
+                number = (uint32_t)pair[0] | (uint32_t)pair[1] << 8;
+                number = word >> 31 ? number >> 4 : number & 0xFFF;
+            }
+            uint32_t bit = (place - LEAVES) * width, value;
+            __builtin_memcpy(&value, at + BYTES + (bit >> 3), 4); /* targets are little-endian */
+            total += (int32_t)(value >> (bit & 7) & ((1u << width) - 1));
+            at += BYTES + width * LEAVES / 8;
+        }
+        sum[edge_parts[part].output] += total;
+    }
+}
+"""
+
+HEAP_ASSEMBLED = """\
+void edge_add_trees(const uint32_t *bits, int32_t *sum, const uint8_t *trees, const void *parts, const void *end);
+"""
+
+HEAP_STEP_S = """\
+    add.w r4, r5, r5, lsl #1
+    ldr r2, [r1, r4]
+    it cs
+    lsrcs r2, r2, #12
+    adc.w r5, r5, r5
+    ubfx r3, r2, #5, #7
+    ldr.w r3, [r0, r3, lsl #2]
+    rors r3, r2
+"""
+
+HEAP_S = """\
+    .syntax unified
+    .thumb
+    .text
+    .globl edge_add_trees
+    .hidden edge_add_trees
+    .type edge_add_trees, %function
+    .p2align 2
+    .thumb_func
+edge_add_trees:                 @ r0: bits, r1: sums
+    push {r1, r4, r5, r6, r7, r8, r9, r10, r11, lr}
+    subs r1, r2, #1             @ the tree, less one
+    mov r6, r3                  @ parts
+.Lpart:
+    ldrh r12, [r6]
+    ldrb r7, [r6, #3]
+    movs r3, #1
+    lsl.w r11, r3, r7
+    sub.w r11, r11, #1          @ a leaf's bits
+    mov.w r9, #(BYTES + 1) * 8
+    sub.w r9, r9, r7, lsl #LEVELS
+    movs r3, #BYTES
+    add.w r10, r3, r7, lsl #(LEVELS - 3)
+    mov.w lr, #0                @ the part's sum
+.Ltree:
+    ldrh.w r2, [r1, #1]
+    movs r5, #1
+    ubfx r3, r2, #5, #7
+    ldr.w r3, [r0, r3, lsl #2]
+    rors r3, r2
+STEPS    adc.w r5, r5, r5
+    mla r4, r5, r7, r9          @ the leaf, in bits behind r1
+    lsrs r3, r4, #3
+    ldr r3, [r1, r3]
+    and r4, r4, #7
+    lsrs r3, r4
+    and.w r3, r3, r11
+    add lr, r3
+    add r1, r10
+    subs.w r12, r12, #1
+    bne .Ltree
+    ldr r2, [sp]
+    ldrb r3, [r6, #2]
+    ldr.w r4, [r2, r3, lsl #2]
+    add r4, lr
+    str.w r4, [r2, r3, lsl #2]
+    adds r6, #4
+    ldr r3, [sp, #40]
+    cmp r6, r3
+    bne .Lpart
+    pop {r1, r4, r5, r6, r7, r8, r9, r10, r11, pc}
+"""

@@ -48,6 +48,12 @@ def fits(forest: Forest) -> bool:
     )
 
 
+def flash_bytes(forest: Forest) -> int:
+    """About what threaded code with such sums takes: a leaf's literal and code, a split's test, its rank's tables."""
+    thresholds = len(np.unique(forest.threshold_key * np.int64(4096) + forest.feature))
+    return 26 * forest.leaf_values.size + 5 * thresholds + 2048
+
+
 def lowest(forest: Forest) -> int:
     """The exponent that is 0 in literals and scales."""
     return int(np.frexp(forest.leaf_values[forest.leaf_values != 0])[1].max()) - 1 - _SPAN

@@ -50,7 +50,7 @@ class Sum(Enum):
 
 
 _TASTE = {
-    Sum.FIXED: Taste(0.005, 0.0),
+    Sum.FIXED: Taste(0.003, 0.0),
     Sum.SINGLE: Taste(0.05, 0.02),
     Sum.DOUBLE: Taste(0.05, 0.02),
     Sum.SOFT: Taste(0.05, 0.02),

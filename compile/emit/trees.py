@@ -161,7 +161,8 @@ def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.S
         return thumb.Sum.SINGLE
     if target.machine == "armv7":
         return thumb.Sum.DOUBLE
-    return thumb.Sum.SOFT if soft_sum.fits(ranks.forest) else None
+    fits = soft_sum.flash_bytes(ranks.forest) <= FLASH_BYTES[target.machine] * 3 // 4
+    return thumb.Sum.SOFT if fits and soft_sum.fits(ranks.forest) else None
 
 
 def _thumb(
