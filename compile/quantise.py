@@ -4,7 +4,10 @@ A leaf v becomes round(v * 2**shift); sums of integers are exact in any order an
 conversion to float64. Divisors are folded into the leaves. The forest that comes out is as exact a description
 of the compiled code as the original is of the training library's.
 
-On given data no decision changes: where rounding would flip a row, leaves on its way are rounded the other way.
+With data, each tree's leaves also make up for what the rounding of the trees before them has done to the rows
+that come to them. The fewest bits are taken with which at most one in a thousand decisions changes, on rows that
+the rounding did not see; then no decision on the data changes at all: where rounding would flip a row, leaves on
+its way are rounded the other way.
 """
 
 from __future__ import annotations
@@ -18,11 +21,19 @@ from numpy.typing import NDArray
 from compile.forest import Floats, Forest, Ints
 from edge_runtime.errors import BadInput
 
-BITS = range(9, 16)
+BITS = range(5, 16)
 """Bits of the largest leaf without its sign that are tried on data, fewest first."""
+CHANGED = 1e-3
+"""The share of decisions on new rows that rounding may change: where they are close enough to be a coin's toss."""
 START_BITS = 12
 """Where there is no data: 1.9e-3 was the worst error of a probability in the measurements behind the design."""
+_BITS_OF_FEW = range(9, 16)
+"""The same for too few rows to tell such a share."""
 _PASSES, _NUDGES, _CANDIDATES = 30, 50, 16
+_ROWS = 20_000
+"""Of the data, by which bits are chosen: half to round by, half to judge."""
+_PRIOR, _FURTHEST = 4.0, 0.75
+"""Rows without an error that every leaf is thought to have seen; how far beyond rounding a leaf may be moved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,14 +61,49 @@ def fixed(forest: Forest, data: NDArray[np.float32] | None = None, raw: Floats |
     if data is None or not len(data):
         return with_bits(forest, START_BITS)
     raw = forest.raw_scores(data) if raw is None else raw
-    for bits in BITS:
-        made = with_bits(forest, bits)
+    few = np.linspace(0, len(data) - 1, min(len(data), _ROWS)).astype(np.int64)
+    leaf: Ints = forest.leaf[forest.leaves(data[few])]
+    wanted = decide(raw[few])
+    for bits in BITS if len(few) * CHANGED >= 2 else _BITS_OF_FEW:
+        made = _made_up_for(forest, with_bits(forest, bits), leaf[::2])
+        changed = (decide(_sums(made.integers, leaf[1::2])) != wanted[1::2]).sum()
+        if changed > CHANGED * len(wanted[1::2]) and bits != BITS[-1]:
+            continue
         repaired = _Repair(forest, made, data, raw).run()
         if repaired is not None:
             return repaired
     raise BadInput(
         f"mode fixed or compact: {BITS[-1]} bits a leaf change decisions on the data; build with --mode exact"
     )
+
+
+def _made_up_for(forest: Forest, made: Fixed, leaf: Ints) -> Fixed:
+    """Leaves rounded so that errors cancel on rows, given by their leaf in each tree (rows, trees)."""
+    if forest.leaf_values.shape[1] > 1:
+        return made
+    exact = forest.leaf_values[:, 0] / forest.divisor * 2.0**made.shift
+    whole = made.integers.leaf_values.copy()
+    error = np.zeros((len(leaf), forest.n_outputs))
+    for tree, output in enumerate(forest.tree_output):
+        mine = forest.leaf[forest.roots[tree] : forest.roots[tree + 1]]
+        mine = np.sort(mine[mine >= 0])
+        at = np.searchsorted(mine, leaf[:, tree])
+        seen = np.bincount(at, minlength=len(mine)) + _PRIOR
+        mean = np.bincount(at, error[:, output], len(mine)) / seen
+        whole[mine, 0] = np.rint(exact[mine] - np.clip(mean, -_FURTHEST, _FURTHEST))
+        error[:, output] += (whole[mine, 0] - exact[mine])[at]
+    return _made(forest, whole, made.shift, made.bits)
+
+
+def _sums(integers: Forest, leaf: Ints) -> Floats:
+    """Sums (rows, outputs) of rows given by their leaves (rows, trees)."""
+    sums = np.tile(integers.base, (len(leaf), 1))
+    if integers.tree_output[0] < 0:
+        summed: Floats = sums + integers.leaf_values[leaf].sum(1)
+        return summed
+    for output in range(integers.n_outputs):
+        sums[:, output] += integers.leaf_values[leaf[:, integers.tree_output == output], 0].sum(1)
+    return sums
 
 
 def decide(raw: Floats) -> NDArray[np.int64]:
@@ -112,7 +158,7 @@ class _Repair:
 
     def run(self) -> Fixed | None:
         """The repaired forest, or None where rows keep contradicting each other."""
-        self.sums = self._sums()
+        self.sums = _sums(self.made.integers, self.leaf)
         for _ in range(_PASSES):
             flipped = np.nonzero(decide(self.sums) != self.wanted)[0]
             if not len(flipped):
@@ -122,15 +168,6 @@ class _Repair:
             for row in flipped:
                 self._mend(int(row))
         return None
-
-    def _sums(self) -> Floats:
-        sums = np.tile(self.made.integers.base, (len(self.leaf), 1))
-        if self.forest.tree_output[0] < 0:
-            summed: Floats = sums + self.whole[self.leaf].sum(1)
-            return summed
-        for output in range(self.forest.n_outputs):
-            sums[:, output] += self.whole[self.leaf[:, self.forest.tree_output == output], 0].sum(1)
-        return sums
 
     def _mend(self, row: int) -> None:
         wanted = self.wanted[row]

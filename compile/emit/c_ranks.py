@@ -52,11 +52,17 @@ def ranks_c(ranks: Ranks, *, integer: bool = True, single: bool = True) -> str:
     return "\n".join(parts)
 
 
+def rank_bytes(ranks: Ranks) -> int:
+    """Bytes of a rank, one bit more where one can be negative (see columns)."""
+    largest = ranks.largest
+    return 1 if largest < (128 if any(s.nan_rank < 0 for s in ranks.numeric) else 256) else 2
+
+
 def types_c(ranks: Ranks) -> str:
     """The type of a rank, and how many slots there are."""
     slots = len(ranks.numeric) + len(ranks.categorical)
     return (
-        f"typedef {c_text.unsigned(ranks.largest)} edge_rank;\n\n"
+        f"typedef uint{8 * rank_bytes(ranks)}_t edge_rank;\n\n"
         f"enum {{ EDGE_NUMERIC = {len(ranks.numeric)}, EDGE_SLOTS = {max(slots, 1)} }};\n"
     )
 

@@ -162,9 +162,21 @@ SCALED = """\
 /* sum * 2**-shift, exactly; no multiplication, which a core without doubles would need a library for. */
 static inline double edge_scaled(int32_t sum, uint32_t shift)
 {
+#if defined(__ARM_FEATURE_CLZ) && !defined(__aarch64__)
+    /* Without the library's conversion too: hidden one up, 31 bits behind it. */
+    union { double d; uint32_t u[2]; } value = { .u = { 0, 0 } };
+    if (sum) {
+        uint32_t size = sum < 0 ? -(uint32_t)sum : (uint32_t)sum;
+        uint32_t places = (uint32_t)__builtin_clz(size);
+        size <<= places;
+        value.u[0] = size << 21;
+        value.u[1] = ((uint32_t)sum & 0x80000000u) + ((1053 - shift - places) << 20) + (size >> 11);
+    }
+#else
     union { double d; uint64_t u; } value = { (double)sum };
     if (sum)
         value.u -= (uint64_t)shift << 52;
+#endif
     return value.d;
 }
 """

@@ -1,9 +1,11 @@
 """Trees as Thumb-2 assembly, for Cortex-M4 and ARMv7-A: a test compares a rank that stays in its register.
 
     edge_run_f32(r0 = features, r1 = sums):
-        save registers; edge_block_f32(features, ranks on the stack); the hottest ranks into registers
+        save registers; ranks (see thumb_ranks), on the stack and the hottest in registers
         trees:  cmp r3, #77                 a hot slot's rank: any of its thresholds
                 bhi .Lt3n5
+                cmp r3, #90                 the other way round for NaN, which is -1 here (see columns)
+                bgt .Lt3n7
                 ldrb r0, [sp, #30]          the rank of a slot that got no register
                 cmp r0, #12
                 bls .Lt3n9
@@ -27,9 +29,10 @@ from enum import Enum
 
 import numpy as np
 
-from compile.emit import c_text
+from compile.emit import c_lut, c_ranks, c_text, soft_sum, thumb_ranks
 from compile.emit.blocks import JUMP, BlockWriter, Op
-from compile.emit.flow import END, Flow, Taste
+from compile.emit.columns import columns_of
+from compile.emit.flow import END, Flow, Taste, flow_of
 from compile.ranks import Ranks
 
 MAX_SLOTS, MAX_NODES = 1500, 300_000
@@ -42,20 +45,27 @@ class Sum(Enum):
     FIXED = "int32_t"
     SINGLE = "float"
     DOUBLE = "double"
+    SOFT = "edge_sum"  # doubles without a unit for them: see soft_sum
 
 
-TASTE = {
-    Sum.FIXED: Taste(0.03, False, window=100),
+_TASTE = {
+    Sum.FIXED: Taste(0.003, False, window=128),
     Sum.SINGLE: Taste(0.03, True),
     Sum.DOUBLE: Taste(0.03, True),
+    Sum.SOFT: Taste(0.03, True),
 }
 SETS_PER_WORD = 32
 _REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
 """For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""
+_SOFT_REGISTERS = ("r3", "r4", "r5", "r6", "r7", "r8", "r9")
 _BLOCK = 8
 """Frame: the address of the sums, then the block that C fills: words of categorical sets, then ranks."""
 _NATURAL, _FORCED = 500, 800
 """Bytes after the first use of a literal at which it is laid down, at a gap or by force; `vldr` reaches 1,020."""
+
+
+_BETWEEN = 100
+"""Bytes from one group's leaves to the next one's, at most: a sum stored, registers changed, a sum begun."""
 
 
 def set_words(ranks: Ranks) -> list[tuple[int, int]]:
@@ -68,7 +78,22 @@ def set_words(ranks: Ranks) -> list[tuple[int, int]]:
     ]
 
 
-def block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
+def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[str, dict[str, str]]:
+    """A model's C, and the assembly beside it. finish: C that turns the sums into raw scores."""
+    writer = _Writer(flow_of(ranks, _TASTE[total]), total)
+    merged = writer.ranks
+    by_c = [k for k in kinds if k != "f32" or not thumb_ranks.fits(merged)]
+    c = [
+        c_lut.ranks_c(merged, integer="i32" in by_c, single="f32" in by_c),
+        "" if "f32" in by_c else thumb_ranks.mend_c(merged),
+        _block_c(merged, by_c),
+        soft_sum.sum_c(ranks.forest) if total is Sum.SOFT else "",
+        _run_c(kinds, total, ranks.forest.n_outputs, finish),
+    ]
+    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}
+
+
+def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
     """C that fills the block: `edge_block_f32` and `edge_block_i32`."""
     words = set_words(ranks)
     table: list[str] = []
@@ -89,7 +114,7 @@ def block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
     return text
 
 
-def run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
+def _run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
     """C that calls the assembly and turns the sums into raw scores (`finish`)."""
     text = ""
     for kind in kinds:
@@ -98,49 +123,62 @@ def run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
             "int edge_model_scores" if kind == "f32" else "static __attribute__((unused)) void edge_trees_i32"
         )
         text += f"\nvoid edge_run_{kind}(const {ctype} *features, {total.value} *sum);\n\n"
-        text += (
-            f"{head}(const {ctype} *features, double *raw_scores)\n{{\n    {total.value} sum[{outputs}];\n"
-        )
-        text += f"    edge_run_{kind}(features, sum);\n{finish}"
+        text += f"{head}(const {ctype} *features, double *raw_scores)\n{{\n"
+        if total is Sum.SOFT:
+            text += f"    edge_sum part[{outputs}];\n    double sum[{outputs}];\n"
+            text += f"    edge_run_{kind}(features, part);\n"
+            text += f"    for (uint32_t o = 0; o < {outputs}; o++)\n        sum[o] = edge_value(part + o);\n"
+        else:
+            text += f"    {total.value} sum[{outputs}];\n    edge_run_{kind}(features, sum);\n"
+        text += finish
         text += "    return 0;\n}\n" if kind == "f32" else "}\n"
     return text
-
-
-def trees_s(flow: Flow, kinds: Sequence[str], total: Sum) -> str:
-    """Assembly that defines the hidden `edge_run_f32` and `edge_run_i32`."""
-    return "\n".join(_Writer(flow, total).text(kinds)) + "\n"
 
 
 class _Writer(BlockWriter):
     def __init__(self, flow: Flow, total: Sum) -> None:
         super().__init__(flow)
         self.total = total
-        ranks = flow.ranks
-        self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d"), Sum.FIXED: ("", "", "")}[
-            total
-        ]
-        self.rank_bytes = 1 if ranks.largest < 256 else 2
-        self.rank_load = "ldrb" if self.rank_bytes == 1 else "ldrh"
+        columns = columns_of(flow.ranks)
+        self.ranks = ranks = columns.ranks
+        self.slot, self.rank = ranks.slot.tolist(), ranks.rank.tolist()
+        self.signed: list[bool] = columns.signed.tolist()
+        self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d")}.get(total, ("", "", ""))
+        self.low = soft_sum.lowest(self.forest) if total is Sum.SOFT else 0
+        # The second scratch register, for ranks that `cmp` has no immediate for.
+        self.spare = "r1" if total is Sum.SOFT else "lr"
+        self.rank_bytes = c_ranks.rank_bytes(ranks)
+        sign = "s" if columns.mixed else ""
+        self.rank_load = f"ldr{sign}{'b' if self.rank_bytes == 1 else 'h'}"
         self.words = {key: i for i, key in enumerate(set_words(ranks))}
         self.ranks_at = _BLOCK + 4 * len(self.words)
         slots = len(ranks.numeric) + len(ranks.categorical)
         self.frame = (self.ranks_at + slots * self.rank_bytes + 11 & ~7) + 4  # 36 bytes are pushed below
-        self.register = self._registers()
+        self.registers = list(self._registers())
+        self.register = self.registers[0]
         self.literals: dict[bytes, int] = {}
-        self.laid = 0
+        self.laid = self.since = 0  # bytes since the first of `literals` was used
 
-    def _registers(self) -> dict[int, str]:
-        """The registers of the slots that are tested most."""
-        numeric = len(self.flow.ranks.numeric)
-        splits = np.nonzero((self.flow.ranks.slot >= 0) & (self.flow.ranks.slot < numeric))[0]
-        weights = np.bincount(self.flow.ranks.slot[splits], self.flow.tested[splits], numeric)
-        free = [r for r in _REGISTERS if not (r == "r12" and self.total is Sum.FIXED)]
-        if self.flow.ranks.largest > 255:
-            free.remove("lr")  # the second scratch register, for ranks that `cmp` has no immediate for
-        return dict(zip(np.argsort(-weights, kind="stable").tolist(), free, strict=False))
+    def _registers(self) -> Iterator[dict[int, str]]:
+        """For each group, the registers of the slots that it tests most; what is in one already stays there."""
+        numeric = len(self.ranks.numeric)
+        taken = {"r12"} if self.total is Sum.FIXED else set()
+        if self.ranks.largest > 255:
+            taken.add(self.spare)
+        free = [r for r in (_SOFT_REGISTERS if self.total is Sum.SOFT else _REGISTERS) if r not in taken]
+        now: dict[int, str] = {}
+        for order in self.flow.order:
+            nodes = np.unique([self.flow.node[label] for label in order if label >= 0])
+            nodes = nodes[(self.ranks.slot[nodes] >= 0) & (self.ranks.slot[nodes] < numeric)]
+            weights = np.bincount(self.ranks.slot[nodes], self.flow.tested[nodes], numeric)
+            wanted = np.argsort(-weights, kind="stable")[: len(free)].tolist()
+            now = {slot: now[slot] for slot in wanted if slot in now}
+            spare = [r for r in free if r not in now.values()]
+            now |= dict(zip([slot for slot in wanted if slot not in now], spare, strict=False))
+            yield now
 
-    def text(self, kinds: Sequence[str]) -> Iterator[str]:
-        """The lines of the file."""
+    def text(self, kinds: Sequence[str], by_c: Sequence[str]) -> Iterator[str]:
+        """The lines of the file. by_c: the kinds of features whose ranks C makes."""
         yield "    .syntax unified\n    .thumb\n    .text"
         for kind in kinds:
             name = f"edge_run_{kind}"
@@ -148,24 +186,52 @@ class _Writer(BlockWriter):
             yield "    .p2align 2\n    .thumb_func"
             yield f"{name}:\n    push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}"
             yield f"    subw sp, sp, #{self.frame}\n    str r1, [sp]"
+            if kind not in by_c:
+                yield from self._make_ranks()
+                continue
             yield f"    add r1, sp, #{_BLOCK}\n    bl edge_block_{kind}"
             if kind != kinds[-1]:
                 yield "    b.w .Ltrees"
         yield ".Ltrees:"
-        for slot, register in self.register.items():
-            yield f"    {self.rank_load} {register}, [sp, #{self._rank_at(slot)}]"
+        yield from map(self._load_rank, self.register)
+        yield ".Lready:"
         for number, order in enumerate(self.flow.order):
             output = self.flow.groups[number].output
+            before, self.register = self.register, self.registers[number]
+            yield from (self._load_rank(s) for s, r in self.register.items() if before.get(s) != r)
             yield from self._start(output)
             yield from self._emit(order, number)
             yield f".Lend{number}:"
             yield from self._store(output)
+            self.since += _BETWEEN
         present = {g.output for g in self.flow.groups}
         for output in set(range(self.forest.n_outputs)) - present:
             yield from self._start(output)
             yield from self._store(output)
         yield f"    addw sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
         yield from self._lay_literals()
+        if self.total is Sum.SOFT:
+            yield soft_sum.ADD_S
+        if len(by_c) < len(kinds):
+            yield from thumb_ranks.tables_s(self.ranks)
+
+    def _make_ranks(self) -> Iterator[str]:
+        """Ranks without C, but for rows with NaN."""
+        # Made in their registers are ranks that stay there for good: nothing else has them in the frame.
+        stay = dict(set.intersection(*(set(registers.items()) for registers in self.registers)))
+        direct = {slot: r for slot, r in sorted(stay.items()) if r in thumb_ranks.DIRECT}
+        yield from thumb_ranks.ranks_s(self.ranks, direct, self.ranks_at, self.rank_bytes)
+        yield from (self._load_rank(slot) for slot in self.register if slot not in direct)
+        yield "    b.w .Lready"
+        yield thumb_ranks.offsets_s()
+        yield ".Lnan:"
+        store = "strb" if self.rank_bytes == 1 else "strh"
+        for slot, register in direct.items():
+            yield f"    {store}.w {register}, [sp, #{self._rank_at(slot)}]"
+        yield f"    add r1, sp, #{self.ranks_at}\n    bl edge_missing\n    b.w .Ltrees"
+
+    def _load_rank(self, slot: int) -> str:
+        return f"    {self.rank_load} {self.register[slot]}, [sp, #{self._rank_at(slot)}]"
 
     def _rank_at(self, slot: int) -> int:
         return self.ranks_at + slot * self.rank_bytes
@@ -175,6 +241,8 @@ class _Writer(BlockWriter):
         if self.total is Sum.FIXED:
             value = int(base)
             yield f"    movw r12, #{value & 0xFFFF}\n    movt r12, #{value >> 16 & 0xFFFF}"
+        elif self.total is Sum.SOFT:
+            yield from soft_sum.start_s(base)
         else:
             yield f"    vldr {self.real[0]}0, {self._literal(base)}"
 
@@ -182,12 +250,19 @@ class _Writer(BlockWriter):
         yield "    ldr r0, [sp]"
         if self.total is Sum.FIXED:
             yield f"    str r12, [r0, #{4 * output}]"
+        elif self.total is Sum.SOFT:
+            for at, register in enumerate((soft_sum.LO, soft_sum.HI, soft_sum.SCALE)):
+                yield f"    str {register}, [r0, #{12 * output + 4 * at}]"
         else:
             size = struct.calcsize(self.real[2])
             yield f"    vstr {self.real[0]}0, [r0, #{size * output}]"
 
     def _literal(self, value: float) -> str:
-        number = self.literals.setdefault(struct.pack(self.real[2], value), len(self.literals))
+        if self.total is Sum.SOFT:
+            data = struct.pack("<Q", soft_sum.literal(value, self.low))
+        else:
+            data = struct.pack(self.real[2], value)
+        number = self.literals.setdefault(data, len(self.literals))
         return f".Ll{self.laid}_{number}"
 
     def _lay_literals(self) -> Iterator[str]:
@@ -202,14 +277,13 @@ class _Writer(BlockWriter):
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
         labels = self.labels(order)
-        since = 0
         for label, following in zip(labels, [*labels[1:], END], strict=True):
             ops = self.block(label, following)
             yield f"{self.name(label, group)}:"
             for line, to in ops:
                 yield line if to is None else f"{line} {self.name(to, group)}"
-            since = since + 4 * len(ops) if self.literals else 0
-            size = since + sum(map(len, self.literals))
+            self.since = self.since + 4 * len(ops) if self.literals else 0
+            size = self.since + sum(map(len, self.literals))
             gap = bool(ops) and ops[-1][0] == JUMP
             if size > (_NATURAL if gap else _FORCED):
                 here = f".Lover{self.laid}"
@@ -217,12 +291,12 @@ class _Writer(BlockWriter):
                     yield f"    b.w {here}"
                 yield from self._lay_literals()
                 yield f"    .p2align 1\n{here}:"
-                since = 0
+                self.since = 0
 
     def test(self, node: int) -> tuple[list[Op], str, str]:
         """Compare a rank, or shift a set's bit into the sign."""
         slot, rank = self.slot[node], self.rank[node]
-        if slot >= len(self.flow.ranks.numeric):
+        if slot >= len(self.ranks.numeric):
             word, bit = self.words[slot, rank // SETS_PER_WORD], rank % SETS_PER_WORD
             load = f"    ldr r0, [sp, #{_BLOCK + 4 * word}]"
             return [(load, None), (f"    lsls r0, r0, #{31 - bit}", None)], "    bmi", "    bpl"
@@ -230,13 +304,13 @@ class _Writer(BlockWriter):
         register = self.register.get(slot)
         spare = "r0"
         if register is None:
-            register, spare = "r0", "lr"
+            register, spare = "r0", self.spare
             ops.append((f"    {self.rank_load} r0, [sp, #{self._rank_at(slot)}]", None))
         if _is_immediate(rank):
             ops.append((f"    cmp {register}, #{rank}", None))
         else:
             ops += [(f"    movw {spare}, #{rank}", None), (f"    cmp {register}, {spare}", None)]
-        return ops, "    bls", "    bhi"
+        return (ops, "    ble", "    bgt") if self.signed[node] else (ops, "    bls", "    bhi")
 
     def _value(self, node: int) -> float:
         return float(self.forest.leaf_values[self.forest.leaf[node], 0])
@@ -247,6 +321,8 @@ class _Writer(BlockWriter):
             value = int(self._value(node))
             ops: list[Op] = [(f"    movw r0, #{value & 0xFFFF}", None)]
             return [*ops, (f"    movt r0, #{value >> 16 & 0xFFFF}", None)] if value >> 16 else ops
+        if self.total is Sum.SOFT:
+            return [(f"    ldrd r0, r1, {self._literal(self._value(node))}", None)]
         return [(f"    vldr {self.real[0]}1, {self._literal(self._value(node))}", None)]
 
     def add_loaded(self, tree: int) -> list[Op]:
@@ -254,6 +330,8 @@ class _Writer(BlockWriter):
         del tree
         if self.total is Sum.FIXED:
             return [("    add r12, r0", None)]
+        if self.total is Sum.SOFT:
+            return [("    bl .Lsum", None)]
         real, suffix, _ = self.real
         return [(f"    vadd.{suffix} {real}0, {real}0, {real}1", None)]
 

@@ -24,6 +24,7 @@ from compile.emit import (
     c_ranks,
     c_table,
     c_words,
+    soft_sum,
     thumb,
 )
 from compile.emit.flow import flow_of
@@ -89,8 +90,9 @@ def emit(
     vector = forest.leaf_values.shape[1] > 1
     error = 0.0 if quantised is None else quantised.worst_error
     if mode == "compact" and quantised is not None:
-        c = c_compact.compact_c(rank_forest(quantised.integers), quantised, kinds)
-        return TreeCode(c, mode, "packed", "the least flash", chosen, error)
+        thumb2 = target.machine == "cortex-m4"
+        packed = c_compact.compact(rank_forest(quantised.integers), quantised, kinds, thumb=thumb2)
+        return TreeCode(packed[0], mode, "packed", "the least flash", chosen, error, packed[1])
     if target.machine == "aarch64" and forest.n_outputs <= aarch64_sums.MAX_OUTPUTS:
         made = _aarch64(ranks, kinds)
         if made is not None:
@@ -155,7 +157,10 @@ def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.S
         return thumb.Sum.FIXED
     if ranks.forest.single:
         return thumb.Sum.SINGLE
-    return thumb.Sum.DOUBLE if target.machine == "armv7" else None
+    if target.machine == "armv7":
+        return thumb.Sum.DOUBLE
+    fits = soft_sum.flash_bytes(ranks.forest) <= FLASH_BYTES[target.machine] * 3 // 4
+    return thumb.Sum.SOFT if fits and soft_sum.fits(ranks.forest) else None
 
 
 def _thumb(
@@ -163,15 +168,9 @@ def _thumb(
 ) -> tuple[str, Mapping[str, str]]:
     if quantised is not None:
         ranks = rank_forest(quantised.integers)
-    flow = flow_of(ranks, thumb.TASTE[total])
     finish = c_table.finish_c(ranks.forest, quantised.shift if quantised else 0)
-    c = [
-        c_lut.ranks_c(ranks, integer="i32" in kinds),
-        thumb.block_c(ranks, kinds),
-        c_table.SCALED if quantised else "",
-        thumb.run_c(kinds, total, ranks.forest.n_outputs, finish),
-    ]
-    return "\n".join(c), {"trees.S": thumb.trees_s(flow, kinds, total)}
+    c, files = thumb.emit(ranks, kinds, total, finish)
+    return (c_table.SCALED if quantised else "") + c, files
 
 
 def _entries(kinds: Sequence[str]) -> str:

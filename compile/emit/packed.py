@@ -1,0 +1,107 @@
+"""What the layouts of compact trees have in common: their order, and leaves of as few bits as each tree's take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.forest import Forest, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Trees ordered by output and by the width of their leaves, which are stored above their tree's smallest.
+
+    The smallest is in the base: one leaf of each tree is always added. number: (nodes,), of each split's
+    threshold or set, -1 at a leaf; total: how many there are.
+    """
+
+    forest: Forest
+    number: Ints
+    total: int
+    order: list[int]
+    low: Ints
+    width: Ints
+
+    @property
+    def base(self) -> list[int]:
+        """What the sums begin with."""
+        base = self.forest.base.astype(np.int64)
+        if self.forest.tree_output[0] < 0:
+            return [int(b) for b in base + int(self.low.sum(dtype=np.int64))]
+        lows = np.bincount(self.forest.tree_output, self.low, self.forest.n_outputs)
+        return [int(b) for b in base + lows.astype(np.int64)]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a part fits four bytes, as the assembly has them."""
+        forest = self.forest
+        return forest.n_trees < 1 << 16 and forest.n_outputs <= 256 and forest.tree_output[0] >= 0
+
+    def bits(self, tree: int, leaves: list[int]) -> NDArray[np.bool_]:
+        """Leaf nodes of a tree as a row of bits."""
+        forest = self.forest
+        values = forest.leaf_values[forest.leaf[np.array(leaves, np.int64)]].astype(np.int64).ravel()
+        above = (values - self.low[tree])[:, None] >> np.arange(int(self.width[tree]))
+        bits: NDArray[np.bool_] = (above & 1).astype(bool).ravel()
+        return bits
+
+    def parts_c(self) -> str:
+        """The table of parts: trees with one output and one width."""
+        parts: dict[tuple[int, int], int] = {}
+        for tree in self.order:
+            key = int(self.forest.tree_output[tree]), int(self.width[tree])
+            parts[key] = parts.get(key, 0) + 1
+        rows = [f"{{{count}, {max(out, 0)}, {bits}}}" for (out, bits), count in parts.items()]
+        members = "uint16_t trees; uint8_t output;" if self.is_short else "uint32_t trees, output;"
+        return (
+            f"static const struct {{ {members} uint8_t width; }} edge_parts[{len(rows)}] = "
+            f"{{\n    {', '.join(rows)}}};\n"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A layout's tables and code: C that defines `edge_add_trees`, how it is called, and assembly beside it."""
+
+    c: str
+    call: str
+    files: dict[str, str]
+    size: int
+
+
+def plan(forest: Forest, number: Ints, total: int) -> Plan:
+    """The Plan of a forest whose leaves are integers."""
+    low, width = _spans(forest)
+    order = sorted(range(forest.n_trees), key=lambda t: (int(forest.tree_output[t]), int(width[t])))
+    return Plan(forest, number, total, order, low, width)
+
+
+def _spans(forest: Forest) -> tuple[Ints, Ints]:
+    """The smallest leaf value of each tree, and the bits that its largest takes above that."""
+    whole = forest.leaf_values.astype(np.int64)
+    lows, widths = [], []
+    for tree in range(forest.n_trees):
+        leaf = forest.leaf[forest.roots[tree] : forest.roots[tree + 1]]
+        values = whole[leaf[leaf >= 0]]
+        lows.append(int(values.min()))
+        widths.append((int(values.max()) - lows[-1]).bit_length())
+    if forest.tree_output[0] < 0:  # all outputs in one sum's loop: one width, and nothing to tell trees by
+        low = int(whole.min())
+        lows, widths = [low] * len(lows), [(int(whole.max()) - low).bit_length()] * len(lows)
+    return np.array(lows, np.int32), np.array(widths, np.int32)
+
+
+def rotated(number: int) -> int:
+    """A number with its low five bits one up: a rotation right by them leaves its bit as the sign."""
+    return number & ~31 | number + 1 & 31
+
+
+def filled(text: str, values: Mapping[str, object]) -> str:
+    """A text with the values for its names."""
+    for name, value in values.items():
+        text = text.replace(name, str(value))
+    return text

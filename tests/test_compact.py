@@ -1,0 +1,137 @@
+"""Compact and Thumb code where small random models do not go: every layout, and more slots than registers."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import lightgbm
+import numpy as np
+import pytest
+import xgboost
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from compile import frontends
+from compile.emit.columns import columns_of
+from compile.emit.trees import emit
+from compile.forest import Forest
+from compile.quantise import BITS, decide, fixed
+from compile.ranks import rank_forest
+from compile.targets import target
+from tests.tree_models import compile_for
+
+Rows = NDArray[np.float32]
+FEATURES = 24
+
+
+def data(seed: int, rows: int) -> tuple[Rows, NDArray[np.int64]]:
+    """Rows of 24 features, three classes."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
+    score = x[:, 0] * x[:, 1] + np.sin(3 * x[:, 2]) + x[:, 3:].sum(1) / 4 + rng.normal(size=rows) / 2
+    return x, np.digitize(score, [-0.7, 0.7]).astype(np.int64)
+
+
+def hard_rows() -> Rows:
+    """Rows of the data, and some with NaN, infinities and zeros of either sign."""
+    x, _ = data(1, 48)
+    x[16:32][np.random.default_rng(2).random((16, FEATURES)) < 0.2] = np.nan
+    for row, value in zip(range(32, 38), (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42), strict=True):
+        x[row] = value
+    x[40, ::2], x[40, 1::2] = np.inf, -np.inf
+    x[41].view(np.uint32)[:] = 0xFFC00001  # NaN with its sign
+    return x
+
+
+@cache
+def _lightgbm(leaves: int, rounds: int) -> Forest:
+    x, y = data(0, 4000)
+    parameters = {
+        "objective": "binary",
+        "num_leaves": leaves,
+        "min_data_in_leaf": 3,
+        "verbose": -1,
+        "seed": 0,
+    }
+    return frontends.load(lightgbm.train(parameters, lightgbm.Dataset(x, y > 0), rounds)).forest
+
+
+@cache
+def _xgboost(depth: int) -> Forest:
+    x, y = data(0, 4000)
+    parameters = {"objective": "multi:softprob", "num_class": 3, "max_depth": depth, "seed": 0, "nthread": 1}
+    return frontends.load(xgboost.train(parameters, xgboost.DMatrix(x, y), 6)).forest
+
+
+@cache
+def _hist() -> Forest:
+    x, y = data(0, 2000)
+    x[np.random.default_rng(3).random(x.shape) < 0.1] = np.nan
+    made = HistGradientBoostingClassifier(max_iter=8, random_state=0, early_stopping=False)
+    return frontends.load(made.fit(x, y)).forest
+
+
+LAYOUTS = {
+    "heap of 4 levels": (lambda: _xgboost(4), "edge_trees["),
+    "heap of 5 levels": (lambda: _xgboost(5), "edge_trees["),
+    "preorder, long sizes": (lambda: _lightgbm(200, 16), "uint16_t edge_splits["),
+    "preorder, wide": (lambda: _lightgbm(300, 2), "uint32_t edge_splits["),
+    "preorder, both ways of NaN": (_hist, "edge_nan_left_f32["),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["cortex-m4", "cortex-m0"])
+def test_every_layout_is_the_forest(layout: str, name: str) -> None:
+    make, table = LAYOUTS[layout]
+    forest = make()
+    compiled = compile_for(forest, name, "compact")
+    assert table in compiled.code.c
+    assert ("walk.S" in compiled.code.files) == (name == "cortex-m4" and "wide" not in layout)
+    rows = hard_rows()
+    np.testing.assert_array_equal(compiled.scores(rows), compiled.code.forest.raw_scores(rows))
+    whole = np.clip(np.nan_to_num(rows), -9, 9).astype(np.int32)
+    np.testing.assert_array_equal(
+        compiled.integer_scores(whole), compiled.code.forest.raw_scores(whole.astype(np.float32))
+    )
+
+
+@pytest.mark.parametrize("mode", ["exact", "fixed"])
+@pytest.mark.parametrize("name", ["cortex-m4", "armv7"])
+@pytest.mark.parametrize("make", [_hist, lambda: _xgboost(4)], ids=["both ways of NaN", "float32 sums"])
+def test_more_slots_than_registers_and_an_output_after_another(make: object, name: str, mode: str) -> None:
+    forest: Forest = make()  # type: ignore[operator]
+    assert columns_of(rank_forest(forest)).mixed == (forest.source == "sklearn")
+    compiled = compile_for(forest, name, mode)
+    rows = hard_rows()
+    np.testing.assert_array_equal(compiled.scores(rows), compiled.code.forest.raw_scores(rows))
+    whole = np.clip(np.nan_to_num(rows), -9, 9).astype(np.int32)
+    np.testing.assert_array_equal(
+        compiled.integer_scores(whole), compiled.code.forest.raw_scores(whole.astype(np.float32))
+    )
+
+
+def test_fixed_point_sums_are_taken_in_an_order_of_their_own() -> None:
+    text = emit(_hist(), target("cortex-m4"), mode="fixed").files["trees.S"]
+    # Labels keep the model's numbers, whatever the order.
+    order = [
+        int(line[3 : line.index("n")])
+        for line in text.splitlines()
+        if line.startswith(".Lt") and "n0:" in line
+    ]
+    assert sorted(order) == sorted(set(order))
+    assert order != sorted(order)
+
+
+def test_bits_are_chosen_by_decisions_on_rows_that_the_rounding_did_not_see() -> None:
+    forest = _lightgbm(31, 20)
+    x, _ = data(5, 6000)
+    made = fixed(forest, x)
+    raw = forest.raw_scores(x)
+    np.testing.assert_array_equal(decide(made.forest.raw_scores(x)), decide(raw))
+    assert made.bits in BITS
+    assert made.bits < 12
+    other, _ = data(6, 6000)
+    got, want = made.forest.raw_scores(other), forest.raw_scores(other)
+    assert (decide(got) != decide(want)).mean() < 3e-3
+    assert np.abs(got - want).max() <= made.worst_error
