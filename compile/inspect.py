@@ -22,6 +22,9 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield f"features  {', '.join(names)}"
     yield ""
     yield from cost_table(manifest["artifacts"])
+    for name, artifact in manifest["artifacts"].items():
+        if "why_mode" in artifact:
+            yield f"{name:<12}{artifact['mode']}: {artifact['why_mode']}"
     if manifest.get("network"):
         yield ""
         yield from network_lines(manifest)

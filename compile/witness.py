@@ -9,18 +9,24 @@ tests behind the hot leaves of the tree before; those copies are reached by way 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import aarch64
 from compile.emit.flow import END, flow_of
-from compile.forest import INF_KEY, NAN_KEY, Forest, Ints, category_codes, float_keys
+from compile.forest import INF_KEY, Forest, category_codes, float_keys
 from compile.ranks import NumericSlot, Ranks, rank_forest
 
-BATCH, TRIES = 128, 4
+BATCH, TRIES = 256, 4
 SEED = 20261124
+
+Steps = list[tuple[int, bool]]
+"""Splits, and whether the way goes right there."""
+Goals = NDArray[np.int64]
+"""What rows are wanted for, as numbers: ((leaf + 1) * nodes + split) * 2 + right. leaf: whose copy of the test is
+meant, or -1 for the test itself; right: the side of the threshold, at its edge."""
 
 
 def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
@@ -28,8 +34,10 @@ def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
 
     Others may be unreachable there: the leaves before them decide for every row that comes near.
     """
-    reached = _Search(forest).reached(rows)
-    return {split for leaf, split, side in reached if leaf < 0 and side and (-1, split, False) in reached}
+    search = _Search(forest)
+    reached = np.concatenate([search.reached(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
+    own = np.unique(reached[reached < 2 * search.nodes])
+    return set((own[own % 2 == 1] // 2).tolist()) & set((own[own % 2 == 0] // 2).tolist())
 
 
 def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
@@ -47,36 +55,39 @@ def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
     return np.concatenate(batches) if batches else np.zeros((0, forest.n_features), np.float32)
 
 
-Goal = tuple[int, int, bool]
-"""A leaf whose copy of a test is meant, or -1 for the test itself; the split; whether the row goes right."""
-
-
 class _Search:
     def __init__(self, forest: Forest) -> None:
         self.forest = forest
+        self.nodes = len(forest.feature)
         ranks = rank_forest(forest)
         self.flow = flow_of(ranks, aarch64.TASTE)
         self.rng = np.random.default_rng(SEED)
         self.points = _points(forest, ranks)
+        self.keys = [float_keys(p) for p in self.points]
         splits = np.nonzero(forest.feature >= 0)[0]
-        self.parent = np.full(len(forest.feature), -1, np.int32)
+        self.parent = np.full(self.nodes, -1, np.int32)
         self.parent[forest.left[splits]] = splits
         self.parent[forest.right[splits]] = splits
+        # Copies of all leaves in one row; a leaf's begin at first_copy, and there are n_copies.
+        copies = [(leaf, copy) for leaf, of in sorted(self.flow.copies.items()) for copy in of]
+        self.copy_node = np.array([c.node for _, c in copies] or [0], np.int32)
+        self.copy_left = np.array([c.goes_left for _, c in copies] or [False])
+        self.copy_target = np.array([c.target for _, c in copies] or [END], np.int32)
+        self.n_copies = np.bincount([leaf for leaf, _ in copies], minlength=self.nodes).astype(np.int32)
+        self.first_copy = (np.cumsum(self.n_copies) - self.n_copies).astype(np.int32)
         tests = [(-1, int(split)) for split in splits if self.flow.live[split]]
-        tests += [(leaf, copy.node) for leaf, of in self.flow.copies.items() for copy in of]
-        self.has_copies = np.zeros(len(forest.feature), bool)
-        self.has_copies[list(self.flow.copies)] = True
-        # Goals, and how often each may still be tried: a way may be barred by what a row cannot be.
-        self.tries: dict[Goal, int] = {
-            (leaf, split, side): TRIES for leaf, split in tests for side in (False, True)
+        tests += [(leaf, copy.node) for leaf, copy in copies]
+        # How often each may still be tried: a way may be barred by what a row cannot be.
+        self.tries = {
+            ((leaf + 1) * self.nodes + split) * 2 + side: TRIES for leaf, split in tests for side in (0, 1)
         }
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Rows until every goal is reached, or has been tried often enough."""
         while self.tries:
             goals = list(itertools.islice(self.tries, BATCH))
-            rows = np.stack([self._row(split, side, leaf) for leaf, split, side in goals])
-            reached = self.reached(rows)
+            rows = self._rows(goals)
+            reached = set(self.reached(rows).tolist())
             for goal in goals:
                 left = self.tries.pop(goal) - 1
                 if left and goal not in reached:
@@ -85,73 +96,73 @@ class _Search:
                 self.tries.pop(goal, None)
             yield rows
 
-    def reached(self, rows: NDArray[np.float32]) -> set[Goal]:
-        """The goals that rows reach, by following the emitted code's flow of control."""
+    def reached(self, rows: NDArray[np.float32]) -> Goals:
+        """The goals that rows reach, by following the emitted code's flow of control, all groups at once."""
         forest, flow = self.forest, self.flow
         keys = float_keys(rows)
         codes = category_codes(rows, forest.code_rule) if forest.category_sets else keys
-        reached: set[Goal] = set()
+        roots = np.array([forest.roots[group.trees[0]] for group in flow.groups], np.int32)
+        row = np.repeat(np.arange(len(rows)), len(roots))
+        at = np.tile(roots, len(rows))
+        copy = np.zeros(len(at), np.int32)  # at a leaf: how many of its copies have been passed
+        found: list[Goals] = []
+        while len(at):
+            copies = copy < self.n_copies[at]
+            split = forest.feature[at] >= 0
+            tests = np.nonzero(split | copies)[0]
+            leaf, copied = at[tests], copies[tests]
+            number = self.first_copy[leaf] + copy[tests]
+            node = np.where(copied, self.copy_node[np.where(copied, number, 0)], leaf)
+            left = forest.goes_left(node, keys, codes, row[tests])
+            edge = keys[row[tests], forest.feature[node]] == forest.threshold_key[node] + ~left
+            edge |= forest.category[node] >= 0
+            goal = (np.where(copied, leaf + 1, 0).astype(np.int64) * self.nodes + node) * 2 + ~left
+            found.append(np.unique(goal[edge]))
+            after = np.where(left, flow.left[node], flow.right[node])
+            chosen = np.where(copied, number, 0)
+            hit = left == self.copy_left[chosen]
+            after = np.where(copied, np.where(hit, self.copy_target[chosen], leaf), after)
+            done = np.nonzero(~(split | copies))[0]
+            copy[tests] = np.where(copied & ~hit, copy[tests] + 1, 0)
+            copy[done] = 0
+            at[done] = flow.after[at[done]]
+            at[tests] = after
+            walking = at != END
+            at, row, copy = at[walking], row[walking], copy[walking]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
-        def test(leaf: int, nodes: Ints, index: NDArray[np.intp]) -> NDArray[np.bool_]:
-            left: NDArray[np.bool_] = forest.goes_left(nodes, keys, codes, index)
-            edge = keys[index, forest.feature[nodes]] == forest.threshold_key[nodes] + (~left).astype(
-                np.int32
-            )
-            edge |= forest.category[nodes] >= 0
-            reached.update(
-                (leaf, n, not side) for n, side in zip(nodes[edge].tolist(), left[edge].tolist(), strict=True)
-            )
-            return left
+    def _rows(self, goals: Sequence[int]) -> NDArray[np.float32]:
+        """For each goal a row that reaches a split, on one edge of its threshold, and a leaf, if any can."""
+        rows: NDArray[np.float32] = np.stack([self.rng.choice(p, len(goals)) for p in self.points], 1)
+        for row, goal in zip(rows, goals, strict=True):
+            test, right = divmod(goal, 2)
+            leaf, split = divmod(test, self.nodes)
+            steps = [(split, bool(right)), *self._way_to(split), *(self._way_to(leaf - 1) if leaf else ())]
+            self._lead(row, steps)
+        return rows
 
-        for group in flow.groups:
-            at = np.full(len(rows), forest.roots[group.trees[0]], np.int32)
-            while len(index := np.nonzero(at != END)[0]):
-                split = forest.feature[at[index]] >= 0
-                walking = index[split]
-                if len(walking):
-                    nodes = at[walking]
-                    left = test(-1, nodes, walking)
-                    at[walking] = np.where(left, flow.left[nodes], flow.right[nodes])
-                leaving = index[~split]
-                copied = self.has_copies[at[leaving]]
-                for row in leaving[copied].tolist():
-                    at[row] = self._onward(int(at[row]), row, test)
-                at[leaving[~copied]] = flow.after[at[leaving[~copied]]]
-        return reached
-
-    def _onward(self, leaf: int, row: int, test: Callable[..., NDArray[np.bool_]]) -> int:
-        for copy in self.flow.copies.get(leaf, ()):
-            if bool(test(leaf, np.array([copy.node], np.int32), np.array([row]))[0]) == copy.goes_left:
-                return copy.target
-        return int(self.flow.after[leaf])
-
-    def _row(self, node: int, right: bool, leaf: int) -> NDArray[np.float32]:
-        """A row that reaches a split, on one edge of its threshold, and a leaf; anything where no row can."""
+    def _lead(self, row: NDArray[np.float32], steps: Steps) -> None:
+        """Change a row so that it goes all of these ways, on the edge at the first."""
         forest = self.forest
-        row = np.array([self.rng.choice(p) for p in self.points], np.float32)
-        low = np.full(forest.n_features, -INF_KEY, np.int64)
-        high = np.full(forest.n_features, INF_KEY, np.int64)
-        steps = [(node, right), *self._way_to(node), *(self._way_to(leaf) if leaf >= 0 else ())]
+        bounds: dict[int, list[int]] = {}
         for at, goes_right in reversed(steps):
-            feature, key = forest.feature[at], int(forest.threshold_key[at])
+            feature, key = int(forest.feature[at]), int(forest.threshold_key[at])
             if forest.category[at] >= 0:
                 row[feature] = self._code(at, goes_right)
-            elif goes_right:
-                low[feature] = max(low[feature], key + 1)
-            else:
-                high[feature] = min(high[feature], key)
-        for feature in np.nonzero((low > -INF_KEY) | (high < INF_KEY))[0]:
-            keys = float_keys(self.points[feature])
-            inside = self.points[feature][
-                (keys >= low[feature]) & (keys <= high[feature]) & (keys != NAN_KEY)
-            ]
-            if len(inside):
-                row[feature] = self.rng.choice(inside)
+                continue
+            bound = bounds.setdefault(feature, [-INF_KEY, INF_KEY])
+            bound[not goes_right] = max(bound[0], key + 1) if goes_right else min(bound[1], key)
+        for feature, (low, high) in bounds.items():
+            first, last = (
+                np.searchsorted(self.keys[feature], low),
+                np.searchsorted(self.keys[feature], high, "right"),
+            )
+            if first < last:
+                row[feature] = self.points[feature][self.rng.integers(first, last)]
         at, goes_right = steps[0]
         if forest.category[at] < 0:
             key = int(forest.threshold_key[at]) + int(goes_right)
             row[forest.feature[at]] = _value(int(np.clip(key, -INF_KEY, INF_KEY)))
-        return row
 
     def _way_to(self, node: int) -> Iterator[tuple[int, bool]]:
         """The splits above a node, nearest first, and whether the way there goes right."""
@@ -179,7 +190,7 @@ def _points(forest: Forest, ranks: Ranks) -> list[NDArray[np.float32]]:
         values = [float(_value(int(k))) for k in np.unique(edges)]
         for chosen in ranks.categorical:
             values += [float(c) for c in range(chosen.other + 1)] if chosen.feature == feature else []
-        points.append(np.array(values or [0.0], np.float32))
+        points.append(np.array(sorted(values) or [0.0], np.float32))
     return points
 
 

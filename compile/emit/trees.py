@@ -8,7 +8,7 @@ What comes out defines, for the header `edge_model.h` in front of it,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,8 +32,6 @@ from compile.ranks import Ranks, rank_forest
 from compile.targets import Target
 from edge_runtime.errors import BadInput
 
-FLASH_BYTES = {"cortex-m4": 512 * 1024, "cortex-m0": 128 * 1024}
-"""Flash of common parts (STM32F4, STM32G0 and their like), half of which is the firmware's own."""
 MODES = ("exact", "fixed", "compact")
 
 
@@ -107,29 +105,6 @@ def emit(
     lut = target.machine != "cortex-m0"
     c = "\n".join([(c_lut if lut else c_ranks).ranks_c(ranks, integer=integer), c_table.table_c(ranks)])
     return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
-
-
-def choose_mode(forest: Forest, targets: Iterable[Target]) -> tuple[str, str]:
-    """The mode for a build, the same for all of its targets so that they answer alike, and why.
-
-    Exact, unless a microcontroller's flash is too small for it.
-    """
-    for target in targets:
-        flash = FLASH_BYTES.get(target.machine)
-        needed = _exact_bytes(forest)
-        if flash is not None and needed > flash // 2:
-            return "compact", (
-                f"exact code takes about {needed // 1024} KiB, more than half of the "
-                f"{flash // 1024} KiB that a {target.name} may have"
-            )
-    return "exact", "the training library's bits, and every target's memory holds them"
-
-
-def _exact_bytes(forest: Forest) -> int:
-    """About what the exact table walk takes: splits, leaves, thresholds."""
-    splits = int((forest.feature >= 0).sum())
-    thresholds = len(np.unique(forest.threshold_key * np.int64(4096) + forest.feature))
-    return 6 * splits + forest.leaf_values.size * (4 if forest.single else 8) + 5 * thresholds + 2048
 
 
 def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
