@@ -175,6 +175,11 @@ class Machine:
             self._lengths: dict[tuple[int, int], int] = {}
             self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
 
+    def watch(self, address: int, visited: Callable[[], None]) -> None:
+        """Have `visited` called before each execution of the instruction at an address of the file."""
+        at = self._bias + (address & ~1 if self._cpu.arch == unicorn.UC_ARCH_ARM else address)
+        self._uc.hook_add(unicorn.UC_HOOK_CODE, lambda *_: visited(), begin=at, end=at)
+
     def _map(self) -> None:
         pages: set[int] = set()
         for segment in self._elf.segments:

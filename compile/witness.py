@@ -2,21 +2,22 @@
 
 Random rows leave the colder half of a forest untouched, so that a wrong leaf there goes unseen. A row here is
 made for one split: inside what the path to it allows, with the tested feature on one edge of the threshold.
-All other features are put on edges too, so that a row usually serves a dozen splits. Emitters copy a tree's first
-tests behind the hot leaves of the tree before; those copies are reached by way of their leaf.
+All other features are put on edges too, so that a row usually serves a dozen splits. A split can stand in the code
+several times, for ways that come from different leaves of the tree before; each of these is reached on its own.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import aarch64
-from compile.emit.flow import END, flow_of
-from compile.forest import INF_KEY, Forest, category_codes, float_keys
+from compile.emit.flow import END, Flow, flow_of
+from compile.forest import INF_KEY, Forest, Ints, category_codes, float_keys
 from compile.ranks import NumericSlot, Ranks, rank_forest
 
 BATCH, TRIES = 256, 4
@@ -25,8 +26,44 @@ SEED = 20261124
 Steps = list[tuple[int, bool]]
 """Splits, and whether the way goes right there."""
 Goals = NDArray[np.int64]
-"""What rows are wanted for, as numbers: ((leaf + 1) * nodes + split) * 2 + right. leaf: whose copy of the test is
-meant, or -1 for the test itself; right: the side of the threshold, at its edge."""
+"""What rows are wanted for, as numbers: 2 * block + right. right: the side of the threshold, at its edge."""
+
+
+class _Blocks(NamedTuple):
+    """The flow of control as blocks, each a node of the forest where it stands in the code, (blocks,).
+
+    left, right: a split's targets; a leaf's, or END, is in both. via: the leaf before the block's tree that all
+    ways to it come from, -1 where there are several. live: whether any way leads to it. starts: of the groups.
+    """
+
+    node: Ints
+    left: Ints
+    right: Ints
+    via: Ints
+    live: NDArray[np.bool_]
+    starts: Ints
+
+
+def _blocks_of(flow: Flow) -> _Blocks:
+    """Blocks of a flow: its nodes, then the copies of tests at the end of leaves, each leaf's in order."""
+    nodes = len(flow.left)
+    node, via = list(range(nodes)), [-1] * nodes
+    left, right = flow.left.tolist(), flow.right.tolist()
+    for leaf in np.nonzero(flow.ranks.slot < 0)[0].tolist():
+        copies = flow.copies.get(leaf, [])
+        first = len(node)
+        left[leaf] = right[leaf] = first if copies else int(flow.after[leaf])
+        for k, copy in enumerate(copies, first + 1):
+            onward = int(flow.after[leaf]) if k == first + len(copies) else k
+            node.append(copy.node)
+            via.append(leaf)
+            left.append(copy.target if copy.goes_left else onward)
+            right.append(onward if copy.goes_left else copy.target)
+    starts = [flow.ranks.forest.roots[group.trees[0]] for group in flow.groups]
+    live = np.concatenate([flow.live, np.ones(len(node) - nodes, bool)])
+    return _Blocks(
+        *(np.array(v, np.int32) for v in (node, left, right, via)), live, np.array(starts, np.int32)
+    )
 
 
 def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
@@ -36,8 +73,8 @@ def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
     """
     search = _Search(forest)
     reached = np.concatenate([search.reached(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
-    own = np.unique(reached[reached < 2 * search.nodes])
-    return set((own[own % 2 == 1] // 2).tolist()) & set((own[own % 2 == 0] // 2).tolist())
+    both = np.unique(search.blocks.node[reached // 2] * 2 + reached % 2)
+    return set((both[both % 2 == 1] // 2).tolist()) & set((both[both % 2 == 0] // 2).tolist())
 
 
 def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
@@ -58,29 +95,18 @@ def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
 class _Search:
     def __init__(self, forest: Forest) -> None:
         self.forest = forest
-        self.nodes = len(forest.feature)
         ranks = rank_forest(forest)
-        self.flow = flow_of(ranks, aarch64.TASTE)
+        self.blocks = _blocks_of(flow_of(ranks, aarch64.TASTE))
         self.rng = np.random.default_rng(SEED)
         self.points = _points(forest, ranks)
         self.keys = [float_keys(p) for p in self.points]
         splits = np.nonzero(forest.feature >= 0)[0]
-        self.parent = np.full(self.nodes, -1, np.int32)
+        self.parent = np.full(len(forest.feature), -1, np.int32)
         self.parent[forest.left[splits]] = splits
         self.parent[forest.right[splits]] = splits
-        # Copies of all leaves in one row; a leaf's begin at first_copy, and there are n_copies.
-        copies = [(leaf, copy) for leaf, of in sorted(self.flow.copies.items()) for copy in of]
-        self.copy_node = np.array([c.node for _, c in copies] or [0], np.int32)
-        self.copy_left = np.array([c.goes_left for _, c in copies] or [False])
-        self.copy_target = np.array([c.target for _, c in copies] or [END], np.int32)
-        self.n_copies = np.bincount([leaf for leaf, _ in copies], minlength=self.nodes).astype(np.int32)
-        self.first_copy = (np.cumsum(self.n_copies) - self.n_copies).astype(np.int32)
-        tests = [(-1, int(split)) for split in splits if self.flow.live[split]]
-        tests += [(leaf, copy.node) for leaf, copy in copies]
+        tests = np.nonzero(self.blocks.live & (forest.feature[self.blocks.node] >= 0))[0].tolist()
         # How often each may still be tried: a way may be barred by what a row cannot be.
-        self.tries = {
-            ((leaf + 1) * self.nodes + split) * 2 + side: TRIES for leaf, split in tests for side in (0, 1)
-        }
+        self.tries = {2 * block + side: TRIES for block in tests for side in (0, 1)}
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Rows until every goal is reached, or has been tried often enough."""
@@ -98,46 +124,33 @@ class _Search:
 
     def reached(self, rows: NDArray[np.float32]) -> Goals:
         """The goals that rows reach, by following the emitted code's flow of control, all groups at once."""
-        forest, flow = self.forest, self.flow
+        forest, blocks = self.forest, self.blocks
         keys = float_keys(rows)
         codes = category_codes(rows, forest.code_rule) if forest.category_sets else keys
-        roots = np.array([forest.roots[group.trees[0]] for group in flow.groups], np.int32)
-        row = np.repeat(np.arange(len(rows)), len(roots))
-        at = np.tile(roots, len(rows))
-        copy = np.zeros(len(at), np.int32)  # at a leaf: how many of its copies have been passed
-        found: list[Goals] = []
+        row = np.repeat(np.arange(len(rows)), len(blocks.starts))
+        at = np.tile(blocks.starts, len(rows))
+        found = [np.zeros(0, np.int64)]
         while len(at):
-            copies = copy < self.n_copies[at]
-            split = forest.feature[at] >= 0
-            tests = np.nonzero(split | copies)[0]
-            leaf, copied = at[tests], copies[tests]
-            number = self.first_copy[leaf] + copy[tests]
-            node = np.where(copied, self.copy_node[np.where(copied, number, 0)], leaf)
-            left = forest.goes_left(node, keys, codes, row[tests])
-            edge = keys[row[tests], forest.feature[node]] == forest.threshold_key[node] + ~left
+            tests = np.nonzero(forest.feature[blocks.node[at]] >= 0)[0]
+            block = at[tests]
+            node = blocks.node[block]
+            right = ~forest.goes_left(node, keys, codes, row[tests])
+            edge = keys[row[tests], forest.feature[node]] == forest.threshold_key[node] + right
             edge |= forest.category[node] >= 0
-            goal = (np.where(copied, leaf + 1, 0).astype(np.int64) * self.nodes + node) * 2 + ~left
-            found.append(np.unique(goal[edge]))
-            after = np.where(left, flow.left[node], flow.right[node])
-            chosen = np.where(copied, number, 0)
-            hit = left == self.copy_left[chosen]
-            after = np.where(copied, np.where(hit, self.copy_target[chosen], leaf), after)
-            done = np.nonzero(~(split | copies))[0]
-            copy[tests] = np.where(copied & ~hit, copy[tests] + 1, 0)
-            copy[done] = 0
-            at[done] = flow.after[at[done]]
-            at[tests] = after
+            found.append(np.unique((block * 2 + right)[edge].astype(np.int64)))
+            at = blocks.left[at]  # of a leaf, where it goes
+            at[tests] = np.where(right, blocks.right[block], at[tests])
             walking = at != END
-            at, row, copy = at[walking], row[walking], copy[walking]
-        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+            at, row = at[walking], row[walking]
+        return np.unique(np.concatenate(found))
 
     def _rows(self, goals: Sequence[int]) -> NDArray[np.float32]:
         """For each goal a row that reaches a split, on one edge of its threshold, and a leaf, if any can."""
         rows: NDArray[np.float32] = np.stack([self.rng.choice(p, len(goals)) for p in self.points], 1)
         for row, goal in zip(rows, goals, strict=True):
-            test, right = divmod(goal, 2)
-            leaf, split = divmod(test, self.nodes)
-            steps = [(split, bool(right)), *self._way_to(split), *(self._way_to(leaf - 1) if leaf else ())]
+            block, right = divmod(goal, 2)
+            split, leaf = int(self.blocks.node[block]), int(self.blocks.via[block])
+            steps = [(split, bool(right)), *self._way_to(split), *(self._way_to(leaf) if leaf >= 0 else ())]
             self._lead(row, steps)
         return rows
 
