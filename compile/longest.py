@@ -8,7 +8,8 @@ too. How often a loop turns is what the model says (see turns.py); everything el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,9 @@ from compile.toolchain import image
 
 
 class Loop(NamedTuple):
-    """One loop. header: its first block's address; back: the last instructions of the blocks that turn to it.
+    """One loop. header: its first block; back: the blocks that turn to it; enter: those that come from outside.
 
-    enter: the last instructions of those that come from outside. turn: the longest way around, in instructions,
-    inner loops taken once.
+    turn: the longest way around, in instructions, inner loops taken once.
     """
 
     header: int
@@ -63,21 +63,21 @@ def most_instructions(artifact: bytes, target: Target, symbol: str, forest: Fore
 
 def _turns(machine: Machine, symbol: str, loops: Sequence[Loop], rows: turns.Rows, out: Out) -> turns.Counts:
     """Turns of each loop on each row, (rows, loops)."""
-    last = [0]
+    now, comes_back = [0] * len(loops), [False] * len(loops)
 
-    def came_from(address: int) -> Callable[[], None]:
-        return lambda: last.__setitem__(0, address)
+    def at_header(number: int) -> None:
+        now[number] += comes_back[number]
+        comes_back[number] = False
 
-    now = [0] * len(loops)
-    for number, loop in enumerate(loops):
+    def before_header(number: int, inside: bool) -> None:
+        comes_back[number] = inside
 
-        def turned(number: int = number, back: frozenset[int] = frozenset(loop.back)) -> None:
-            now[number] += last[0] in back
-
-        machine.watch(loop.header, turned)
-    # After the headers: an instruction can be one loop's header and the way into another.
-    for address in {at for loop in loops for at in (*loop.back, *loop.enter)}:
-        machine.watch(address, came_from(address))
+    for number, loop in enumerate(loops):  # the header first: a block can be a loop of its own
+        machine.watch(loop.header, partial(at_header, number))
+        for address in loop.back:
+            machine.watch(address, partial(before_header, number, True))
+        for address in loop.enter:
+            machine.watch(address, partial(before_header, number, False))
     counted = []
     for row in rows:
         now[:] = [0] * len(loops)
@@ -153,8 +153,8 @@ class _Graph:
         self.loops.append(
             Loop(
                 header,
-                tuple(self.blocks[n].last for n in back),
-                tuple(self.blocks[n].last for n in enter),
+                tuple(back),
+                tuple(enter),
                 max(inner[n] for n in back),
             )
         )

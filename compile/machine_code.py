@@ -38,11 +38,10 @@ class Step(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Instructions that are executed one after the other. last: the address of the last of them."""
+    """Instructions that are executed one after the other."""
 
     start: int
     instructions: int
-    last: int
     successors: tuple[int, ...]
     calls: tuple[int, ...]
 
@@ -86,11 +85,11 @@ def _block(steps: dict[int, Step], leaders: set[int], start: int) -> Block:
         if step.kind is Kind.CALL:
             calls.append(step.target)
         if step.kind in {Kind.JUMP, Kind.LEAVE}:
-            return Block(start, count, at, (step.target,) if step.kind is Kind.JUMP else (), tuple(calls))
+            return Block(start, count, (step.target,) if step.kind is Kind.JUMP else (), tuple(calls))
         if step.kind is Kind.BRANCH:
-            return Block(start, count, at, (following, step.target), tuple(calls))
+            return Block(start, count, (following, step.target), tuple(calls))
         if following in leaders:
-            return Block(start, count, at, (following,), tuple(calls))
+            return Block(start, count, (following,), tuple(calls))
         at = following
 
 

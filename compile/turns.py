@@ -85,6 +85,13 @@ def _shapes(of: Counts, most: Counts) -> Iterator[Counter]:
                 yield Counter((left % unrolled).sum(1), int(np.minimum(at_most, unrolled - 1).sum()))
 
 
+def _each(of: Counts, most: Counts) -> Iterator[Counter]:
+    """All items, and each alone: a compiler may unroll the loop over them."""
+    yield from _shapes(of, most)
+    for item in range(of.shape[1]):
+        yield from _shapes(of[:, item : item + 1], most[item : item + 1])
+
+
 def _searches(ranks: Ranks, rows: Rows) -> Iterator[Counter]:
     """Slots that miss their feature; steps up from where a bucket begins; runs, halvings and words of packed code."""
     keys = float_keys(rows).astype(np.int64)
@@ -108,7 +115,7 @@ def _searches(ranks: Ranks, rows: Rows) -> Iterator[Counter]:
             found.setdefault(name, []).append(part)
         first += len(slot.keys)
     for of in found.values():
-        yield from _shapes(np.stack([values for values, _ in of], 1), np.array([most for _, most in of]))
+        yield from _each(np.stack([values for values, _ in of], 1), np.array([most for _, most in of]))
 
 
 def _runs(slot: NumericSlot, x: Rows) -> dict[str, tuple[Counts, int]]:
@@ -170,4 +177,4 @@ def _failing(ranks: Ranks, rows: Rows) -> Iterator[Counter]:
             found.append(np.searchsorted(np.sort(ranks.rank[nodes]), rank).astype(np.int64))
             most.append(int(nodes.sum()))
     if found:
-        yield from _shapes(np.stack(found, 1), np.array(most))
+        yield from _each(np.stack(found, 1), np.array(most))

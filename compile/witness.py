@@ -61,9 +61,8 @@ def _blocks_of(flow: Flow) -> _Blocks:
             right.append(onward if copy.goes_left else copy.target)
     starts = [flow.ranks.forest.roots[group.trees[0]] for group in flow.groups]
     live = np.concatenate([flow.live, np.ones(len(node) - nodes, bool)])
-    return _Blocks(
-        *(np.array(v, np.int32) for v in (node, left, right, via)), live, np.array(starts, np.int32)
-    )
+    places = np.array([node, left, right, via], np.int32)
+    return _Blocks(places[0], places[1], places[2], places[3], live, np.array(starts, np.int32))
 
 
 def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
