@@ -58,11 +58,8 @@ def verify_bundle(bundle: Bundle, matrix: Matrix | None, rows: int) -> list[veri
     )
     if matrix is None or not fixed:
         return parities
-    count, otherwise = len(matrix.features), _otherwise(exact, other, matrix)
-    if otherwise and matrix.sha256 == manifest["data_sha256"]:
-        raise CheckFailed(
-            f"verify: in fixed point {otherwise} of {count} rows that it was built with are decided otherwise"
-        )
+    otherwise = check_decisions(exact, other, manifest["data_sha256"], matrix)
+    count = len(matrix.features)
     return [p._replace(decisions=count, otherwise=otherwise) if p.target in fixed else p for p in parities]
 
 
@@ -87,6 +84,15 @@ def _inputs(
     return verify.Inputs(power, features, manifest["model"]["n_outputs"], told.raw_scores(features), oracles)
 
 
-def _otherwise(exact: Forest, other: Forest, matrix: Matrix) -> int:
-    """Rows of the data on which the two forests decide differently."""
-    return int((decide(exact.raw_scores(matrix.features)) != decide(other.raw_scores(matrix.features))).sum())
+def check_decisions(exact: Forest, other: Forest, built_with_sha256: str | None, matrix: Matrix) -> int:
+    """Rows of the data on which the fixed-point forest decides otherwise.
+
+    Raises CheckFailed where there are any and the data is that of the build.
+    """
+    decided, instead = (decide(forest.raw_scores(matrix.features)) for forest in (exact, other))
+    otherwise = int((decided != instead).sum())
+    if otherwise and matrix.sha256 == built_with_sha256:
+        raise CheckFailed(
+            f"verify: in fixed point {otherwise} of {len(decided)} rows that it was built with are decided otherwise"
+        )
+    return otherwise

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compile.emit import buckets
 from compile.emit.c_bitvector import BLOCK
-from compile.forest import NAN_KEY, Forest, float_keys
+from compile.forest import NAN_KEY, ZERO_KEY, Forest, float_keys
 from compile.probes import probe_rows
 from compile.ranks import NumericSlot, Ranks, rank_forest
 from compile.verify import ODD
@@ -27,7 +27,7 @@ Rows = NDArray[np.float32]
 ROWS = 40
 UNROLLED = (1, 2, 3, 4, 5, 6, 8)
 """Turns that a compiler may make one of."""
-PARTS = (1, 2, 4, 8)
+PARTS = (1, 2, 3, 4, 6, 8)
 """Trees (every second, ...) that it may give loops of their own."""
 
 
@@ -95,14 +95,22 @@ def _each(of: Counts, most: Counts) -> Iterator[Counter]:
 def _searches(ranks: Ranks, rows: Rows) -> Iterator[Counter]:
     """Slots that miss their feature; steps up from where a bucket begins; runs, halvings and words of packed code."""
     keys = float_keys(rows).astype(np.int64)
+    some_nan = (keys == NAN_KEY).any(1)  # assembly may leave such a row to C
+    yield Counter(some_nan.astype(np.int64), 1)
     found: dict[str, list[tuple[Counts, int]]] = {}
     first = 0
     count = buckets.bucket_count(ranks.numeric)
     for slot in ranks.numeric:
         key = keys[:, slot.feature]
-        missing = key == NAN_KEY
+        missing = (key == NAN_KEY) | (slot.zero_missing & (np.abs(key) <= ZERO_KEY))
         rank = np.searchsorted(slot.keys, key)
-        parts = {"words": _words(slot, first, rank, missing), "missing": (missing.astype(np.int64), 1)}
+        halvings = (len(slot.keys) - 1).bit_length()  # of a search among all of a slot's thresholds
+        parts = {
+            "words": _words(slot, first, rank, missing),
+            "missing": (missing.astype(np.int64), 1),
+            "search": (np.where(missing, 0, halvings), halvings),
+            "search in C": (np.where(missing | ~some_nan, 0, halvings), halvings),
+        }
         parts |= _runs(slot, rows[:, slot.feature])
         if buckets.has_floats(slot):
             group = [s for s in ranks.numeric if s.feature == slot.feature]
