@@ -6,6 +6,8 @@ side (witness.py), so that a wrong threshold, leaf or child shows even where no 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,8 +52,8 @@ def verify_bundle(bundle: Bundle, matrix: Matrix | None, rows: int) -> list[veri
     if matrix is not None and manifest.get("network"):
         network_bundle.check_cascade(bundle, matrix.power_cdbm[matrix.sample(rows)])
     fixed = {name for name, a in manifest["artifacts"].items() if a["mode"] != "exact"}
-    exact = forest_file.from_bytes(bundle.entry("model.forest"))
-    other = forest_file.from_bytes(bundle.entry(FIXED_ENTRY)) if fixed else exact
+    exact = _forest(bundle.entry("model.forest"))
+    other = _forest(bundle.entry(FIXED_ENTRY)) if fixed else exact
     parities = verify.check(
         {name: bundle.entry(a["entry"]) for name, a in manifest["artifacts"].items()},
         _inputs(bundle, matrix, rows, exact, other, fixed),
@@ -70,18 +72,31 @@ def _inputs(
     manifest = bundle.manifest
     fitted = FittedPipeline.from_dict(manifest["pipeline"]) if manifest["pipeline"] else None
     power: NDArray[np.int16] = np.zeros((0, 0), np.int16)
+    if matrix is not None and fitted:
+        power = matrix.power_cdbm[matrix.sample(rows)]
+    all_fixed = len(fixed) == len(manifest["artifacts"])
+    features, raw = _rows(exact, other if all_fixed else exact, matrix, rows)
+    oracles = {} if all_fixed else {name: verify.Oracle(other, fitted) for name in fixed}
+    return verify.Inputs(power, features, manifest["model"]["n_outputs"], raw, oracles)
+
+
+@lru_cache(maxsize=4)
+def _forest(data: bytes) -> Forest:
+    return forest_file.from_bytes(data)
+
+
+@lru_cache(maxsize=2)  # whoever checks a hundred bundles of one model finds its rows once
+def _rows(
+    exact: Forest, told: Forest, matrix: Matrix | None, rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Rows of features, and the raw scores of `told` for them."""
     parts = []
     if matrix is not None:
-        picked = matrix.sample(rows)
-        parts.append(matrix.features[picked])
-        power = matrix.power_cdbm[picked] if fitted else power
+        parts.append(matrix.features[matrix.sample(rows)])
         exact = exact.counted(matrix.features[matrix.sample(HEAT_ROWS)])
     parts += [probe_rows(exact, rows), witness_rows(exact, WITNESS_ROWS)]
     features = np.concatenate(parts)
-    all_fixed = len(fixed) == len(manifest["artifacts"])
-    told = other if all_fixed else exact
-    oracles = {} if all_fixed else {name: verify.Oracle(other, fitted) for name in fixed}
-    return verify.Inputs(power, features, manifest["model"]["n_outputs"], told.raw_scores(features), oracles)
+    return features, told.raw_scores(features)
 
 
 def check_decisions(exact: Forest, other: Forest, built_with_sha256: str | None, matrix: Matrix) -> int:

@@ -21,6 +21,9 @@ from compile.machine_code import Block, Function, Unreadable, decoder, functions
 from compile.targets import Form, Target
 from compile.toolchain import image
 
+MAX_TOGETHER = 6
+"""Loops among which those are looked for that share out one thing."""
+
 
 class Loop(NamedTuple):
     """One loop. header: its first block; back: the blocks that turn to it; enter: those that come from outside.
@@ -53,12 +56,21 @@ def most_instructions(artifact: bytes, target: Target, symbol: str, forest: Fore
         rows = turns.sample(forest)
         counters = turns.counters(forest, rows)
         counted = _turns(Machine(target, artifact), symbol, found.loops, rows, Out(8 * forest.n_outputs))
-        for loop, of in zip(found.loops, counted.T, strict=True):
-            most = turns.most_turns(of, counters)
-            if most is None:
-                raise Unreadable(f"the loop at {loop.header:#x} turns as often as nothing in the model")
-            total += most * loop.turn
+        total += _all_turns(found.loops, counted, counters)
     return total
+
+
+def _all_turns(loops: Sequence[Loop], counted: turns.Counts, counters: Sequence[turns.Counter]) -> int:
+    """The most instructions of all turns of all loops."""
+    most = [turns.most_turns(of, counters) for of in counted.T]
+    total = sum(n * loop.turn for n, loop in zip(most, loops, strict=True) if n is not None)
+    left = [k for k, n in enumerate(most) if n is None]
+    together = turns.most_together(counted[:, left], counters) if len(left) <= MAX_TOGETHER else {}
+    explained = {left[k] for group in together for k in group}
+    for k in left:
+        if k not in explained:
+            raise Unreadable(f"the loop at {loops[k].header:#x} turns as often as nothing in the model")
+    return total + sum(n * max(loops[left[k]].turn for k in group) for group, n in together.items())
 
 
 def _turns(machine: Machine, symbol: str, loops: Sequence[Loop], rows: turns.Rows, out: Out) -> turns.Counts:

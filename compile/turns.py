@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,19 @@ def most_turns(counted: Counts, counters: Sequence[Counter]) -> int | None:
         still = [c.most - int(c.values[0]) for c in counters if (c.values == c.values[0]).all()]
         return int(counted[0]) or max(still, default=0)
     return next((found for c in counters if (found := _fit(counted, c)) is not None), None)
+
+
+def most_together(counted: Counts, counters: Sequence[Counter]) -> dict[tuple[int, ...], int]:
+    """For loops, (rows, loops), that nothing explains alone: those that share one thing out, and their most turns."""
+    left = list(range(counted.shape[1]))
+    for size in range(len(left), 1, -1):
+        for group in combinations(left, size):
+            most = most_turns(counted[:, group].sum(1), counters)
+            if most is not None:
+                rest = [k for k in left if k not in group]
+                others = most_together(counted[:, rest], counters)
+                return {group: most} | {tuple(rest[k] for k in of): n for of, n in others.items()}
+    return {}
 
 
 def _fit(counted: Counts, counter: Counter) -> int | None:
