@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from compile.build import build
 from compile.check import FIXED_ENTRY, verify_bundle
 from compile.cli import main
 from compile.demo.run import MODEL, PIPELINE
+from compile.emit.trees import emit
 from compile.matrix import Matrix
 from compile.quantise import Fixed, fixed, with_bits
 from compile.targets import target
@@ -112,7 +114,7 @@ def test_dumps_from_a_model_and_from_a_bundle(tmp_path: Path, capsys: pytest.Cap
     of_bundle = out("inspect", bundle, "--dump", "forest", "--target", "host")
     assert [line.rsplit(", seen", 1)[0] for line in of_bundle.splitlines()] == plain
     assert "thresholds, NaN has rank" in out("inspect", bundle, "--dump", "ranks")
-    assert "/* tree 3 */" in out("inspect", bundle, "--dump", "asm", "--target", "cortex-m0")
+    assert "/* tree 3, nodes 0 " in out("inspect", bundle, "--dump", "asm", "--target", "cortex-m0")
     assert "edge_model_scores:" in out("inspect", bundle, "--dump", "asm", "--target", "host")
     told = out("inspect", bundle)
     assert "exact: the training library's bits" in told
@@ -122,3 +124,30 @@ def test_dumps_from_a_model_and_from_a_bundle(tmp_path: Path, capsys: pytest.Cap
 def test_a_build_without_an_output_needs_a_dump(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(MODEL)]) == 2
     assert "give -o B.edge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "style"),
+    [
+        ("x86_64", "exact", "bitvector"), ("aarch64", "exact", "threaded"), ("armv7", "exact", "threaded"),
+        ("cortex-m0", "exact", "table"), ("cortex-m0", "compact", "packed"),
+    ],
+)  # fmt: skip
+def test_emitted_code_leads_back_to_tree_and_node(name: str, mode: str, style: str) -> None:
+    code = emit(FOREST, target(name), mode=mode)
+    assert code.style == style
+    text = code.c + "".join(code.files.values())
+    pattern = {
+        "bitvector": r"/\* t{}n(\d+) \*/", "threaded": r"\.Lt{}n(\d+):", "table": r"/\* tree {}, nodes ([\d ]+) \*/",
+        "packed": r"/\* tree {}() ",
+    }[style]  # fmt: skip
+    told = total = 0
+    for tree in range(FOREST.n_trees):
+        first, last = FOREST.roots[tree], FOREST.roots[tree + 1]
+        splits = {int(n - first) for n in range(first, last) if FOREST.feature[n] >= 0}
+        found = re.findall(pattern.format(tree), text)
+        assert found
+        told += len(splits & {int(n) for nodes in found for n in nodes.split()})
+        total += len(splits)
+    # In threaded code, tests that are always decided are left out; packed code names the trees.
+    assert told > 0.5 * total if style == "threaded" else told == (0 if style == "packed" else total)

@@ -104,9 +104,10 @@ def _tables(text: str) -> list[Place]:
     ):
         match = re.search(rf"{table}\[\d+\] = {{(.*?)}};", text, re.DOTALL)
         if match:
-            for entry in re.finditer(r"[^\s,]+", match[1]):
-                at = match.start(1) + entry.start()
-                places.append((at, at + len(entry[0]), change(entry[0]), f"{what}: {table} {entry[0]}"))
+            for entry in re.finditer(r"/\*.*?\*/|([^\s,]+)", match[1]):
+                if entry[1]:
+                    at = match.start(1) + entry.start(1)
+                    places.append((at, at + len(entry[1]), change(entry[1]), f"{what}: {table} {entry[1]}"))
     return places
 
 
@@ -117,5 +118,8 @@ def _other_side(text: str) -> str:
 
 
 def _other_double(text: str) -> str:
+    """Another leaf; in float32 by so much that the rounding of a sum does not swallow it."""
+    single = text.endswith("f")
     value = float.fromhex(text.rstrip("f"))
-    return (value * (1 + 2**-20)).hex() if value else "0x1p-20"
+    change = 2**-12 if single else 2**-20
+    return (value * (1 + change) if value else change).hex() + ("f" if single else "")
