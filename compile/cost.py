@@ -228,7 +228,8 @@ def _cachegrind(valgrind: str, folder: str, calls: int) -> dict[str, int]:
         "rows",
         str(calls),
     ]
-    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    # The environment lies on the stack, and where it ends moves what a predictor's tables are indexed by.
+    subprocess.run(command, cwd=folder, env={"LC_ALL": "C"}, capture_output=True, check=True)
     lines = Path(folder, "counts").read_text(encoding="utf-8").splitlines()
     events = next(line for line in lines if line.startswith("events:")).split()[1:]
     totals = next(line for line in lines if line.startswith("summary:")).split()[1:]
