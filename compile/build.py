@@ -10,16 +10,20 @@ Nothing is written before every target has given the same bits as the host and a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile import accuracy, calibrate, cost, forest_file, frontends, kernels, toolchain, verify
+from compile.check import FIXED_ENTRY, HEAT_ROWS, verify_bundle
 from compile.decide import FittedPipeline, decide
 from compile.emit import trees
 from compile.emit.decide import pipeline_c
@@ -27,6 +31,7 @@ from compile.emit.header import header_h
 from compile.forest import Forest
 from compile.ladder import ladder
 from compile.matrix import Matrix
+from compile.modes import Choice, alone, choose
 from compile.neural import bundle as network_bundle
 from compile.neural import load as networks
 from compile.neural.agreement import GATE as AGREEMENT
@@ -39,9 +44,9 @@ from edge_runtime.bundle import Bundle, Manifest, pack
 from edge_runtime.errors import BadInput
 from edge_runtime.recording import Split
 
+__all__ = ["build", "verify_bundle"]
+
 DEFAULT_TARGETS = ("host", "aarch64", "armv7")
-HEAT_ROWS = 2000
-"""Rows of the data that tell the emitter which branches are hot."""
 PROOF_ROWS = 160
 """Rows on which every target is compared and counted at each build; `verify` compares all it is given."""
 
@@ -50,17 +55,35 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a bundle is made of, before it is compiled. Without a pipeline, `fitted` and `matrix` may be None."""
+    """What a bundle is made of, before it is compiled. Without a pipeline, `fitted` and `matrix` may be None.
+
+    quantised: the model with its leaves in fixed point, where a target takes it. choices: each target's mode.
+    """
 
     model: frontends.LoadedModel
     fitted: FittedPipeline | None
     matrix: Matrix | None
     quantised: Fixed | None
+    choices: Mapping[str, Choice]
 
     @property
     def forest(self) -> Forest:
-        """The model's trees."""
-        return self.model.forest
+        """What the pipeline is fitted to: the model's trees, or in fixed point where no target is exact."""
+        exact = self.quantised is None or any(c.mode == "exact" for c in self.choices.values())
+        return self.model.forest if self.quantised is None or exact else self.quantised.forest
+
+    def forest_of(self, name: str) -> Forest:
+        """The trees that a target computes."""
+        if self.quantised is None or self.choices[name].mode == "exact":
+            return self.model.forest
+        return self.quantised.forest
+
+    @property
+    def oracles(self) -> dict[str, verify.Oracle]:
+        """For targets whose trees are not those that the pipeline is fitted to."""
+        forest = self.forest
+        others = ((name, self.forest_of(name)) for name in self.choices)
+        return {name: verify.Oracle(other, self.fitted) for name, other in others if other is not forest}
 
 
 def build(
@@ -69,7 +92,7 @@ def build(
     pipeline: Path | str | None = None,
     data: Path | str | None = None,
     targets: Iterable[str] = DEFAULT_TARGETS,
-    mode: str = "exact",
+    mode: str | None = None,
     network: Path | str | object | None = None,
     agreement: float = AGREEMENT,
     progress: Progress = lambda _line: None,
@@ -79,9 +102,10 @@ def build(
     model: a model file, or a live object of a training library. pipeline: a TOML file; without it the artifact is
     the model alone. data: the `.npz` of `edge-compile features`, needed with a pipeline (it is fitted to it) and
     otherwise a source of rows for the proof. targets: names of targets.TARGETS, or "host". mode: "exact",
-    "fixed" or "compact", as emit.trees has them. network: a second model that sees the sweep in dBm and is asked
-    where the trees are unsure; a network as `model` stands alone. agreement: the least share of held-out
-    decisions that quantising the network must keep. progress: told, in a line, what is being done.
+    "fixed" or "compact", as emit.trees has them; None chooses for each target, as modes.choose says. network: a
+    second model that sees the sweep in dBm and is asked where the trees are unsure; a network as `model` stands
+    alone. agreement: the least share of held-out decisions that quantising the network must keep. progress: told,
+    in a line, what is being done.
 
     Raises BadInput for what cannot be built, CheckFailed where a target gives other bits.
     """
@@ -95,8 +119,8 @@ def build(
     if network is not None and pipeline is None:
         raise BadInput("network: is asked where the trees are unsure; give --pipeline and --data too")
     progress("reading the model and the data")
-    parts = _parts(frontends.load(model), pipeline, data, mode)
-    sources = {t.name: _sources(parts, t, mode) for t in chosen}
+    parts = _parts(frontends.load(model), pipeline, data, chosen, mode, progress)
+    sources = {t.name: _sources(parts, t) for t in chosen}
     artifacts = {}
     for t in chosen:
         progress(f"compiling for {t.name}")
@@ -107,7 +131,7 @@ def build(
     costs = {}
     for t in chosen:
         progress(f"counting on {t.name}")
-        costs[t.name] = cost.measure(artifacts[t.name], t, inputs).document()
+        costs[t.name] = _cost(artifacts[t.name], t, inputs, parts.forest_of(t.name), sources[t.name].code)
     bundle = Bundle(_pack(parts, sources, artifacts, costs))
     if network is None or parts.fitted is None or parts.matrix is None:
         return bundle
@@ -117,18 +141,29 @@ def build(
 
 
 def _parts(
-    model: frontends.LoadedModel, pipeline: Path | str | None, data: Path | str | None, mode: str
+    model: frontends.LoadedModel,
+    pipeline: Path | str | None,
+    data: Path | str | None,
+    targets: Sequence[Target],
+    mode: str | None,
+    progress: Progress,
 ) -> Parts:
     matrix = Matrix.load(Path(data)) if data is not None else None
     if matrix is not None and matrix.features.shape[1] == model.forest.n_features:
         model = replace(model, forest=model.forest.counted(matrix.features[matrix.sample(HEAT_ROWS)]))
-    quantised = None
-    if mode != "exact":
-        # In fixed point from here on: what is fitted, proven and told is what the device computes.
-        quantised = fixed(model.forest, matrix.features if matrix is not None else None)
-        model = replace(model, forest=quantised.forest, checkpoint_exact=False)
+    quantise = lru_cache(partial(fixed, model.forest, matrix.features if matrix is not None else None))
+    rows = len(matrix.features) if matrix is not None else 0
+    choices = {}
+    for t in targets:
+        if mode is not None:
+            choices[t.name] = Choice(mode, "as it was asked for")
+            continue
+        choices[t.name] = choose(model.forest, t, rows, quantise, pipeline=pipeline is not None)
+        progress(f"{t.name}: {choices[t.name].mode}, {choices[t.name].why}")
+    quantised = quantise() if any(c.mode != "exact" for c in choices.values()) else None
+    parts = Parts(model, None, matrix, quantised, choices)
     if pipeline is None:
-        return Parts(model, None, matrix, quantised)
+        return parts
     declared = Pipeline.load(Path(pipeline))
     if matrix is None:
         raise BadInput(f"pipeline {pipeline}: needs recordings to be fitted to; give --data D.npz")
@@ -144,10 +179,10 @@ def _parts(
         matrix.features,
         matrix.label,
         matrix.split,
-        model.forest.raw_scores(matrix.features),
+        parts.forest.raw_scores(matrix.features),
         classes=matrix.classes,
     )
-    return Parts(model, fitted, matrix, quantised)
+    return replace(parts, fitted=fitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +193,16 @@ class Sources:
     code: trees.TreeCode
 
 
-def _sources(parts: Parts, t: Target, mode: str) -> Sources:
-    forest, fitted = parts.forest, parts.fitted
-    code = trees.emit(forest, t, mode=mode, quantised=parts.quantised)
-    names = fitted.pipeline.feature_names if fitted else list(forest.feature_names)
-    classes = fitted.classes if fitted else ()
-    header = header_h(names, forest.n_outputs, classes, fitted.pipeline if fitted else None)
-    text = ['#include "edge_model.h"']
-    if fitted:
-        text += ['#include "edge_features.h"', code.c, pipeline_c(fitted)]
-    else:
-        text.append(code.c)
+def _sources(parts: Parts, t: Target) -> Sources:
+    forest, fitted = parts.model.forest, parts.fitted
+    choice = parts.choices[t.name]
+    code = trees.emit(forest, t, mode=choice.mode, quantised=parts.quantised, room_bytes=choice.room_bytes)
+    if fitted is None:
+        return Sources(alone(forest, code), code)
+    header = header_h(fitted.pipeline.feature_names, forest.n_outputs, fitted.classes, fitted.pipeline)
+    text = ['#include "edge_model.h"', '#include "edge_features.h"', code.c, pipeline_c(fitted)]
     files = {"edge_model.h": header, "edge_model.c": "\n".join(text), **code.files}
-    return Sources(files | dict(kernels.sources()) if fitted else files, code)
+    return Sources(files | dict(kernels.sources()), code)
 
 
 def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
@@ -182,30 +214,18 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
         picked = parts.matrix.sample(rows)
         power = parts.matrix.power_cdbm[picked] if parts.fitted else power
         probes = np.concatenate([parts.matrix.features[picked], probes])
-    return verify.Inputs(power, probes, forest.n_outputs, forest.raw_scores(probes))
+    return verify.Inputs(power, probes, forest.n_outputs, forest.raw_scores(probes), parts.oracles)
 
 
-def verify_bundle(bundle: Bundle, matrix: Matrix, rows: int) -> list[verify.Parity]:
-    """Compare every artifact of a bundle on at most `rows` scans of `matrix`, and on probes of its thresholds.
-
-    Raises BadInput where the data is not the bundle's kind, CheckFailed on any difference.
-    """
-    if not bundle.manifest["model"]["trees"]:
-        return network_bundle.verify_bundle(bundle, matrix.features, rows)
-    model = bundle.manifest["model"]
-    if bundle.manifest.get("network"):
-        network_bundle.check_cascade(bundle, matrix.power_cdbm[matrix.sample(rows)])
-    if len(matrix.feature_names) != model["n_features"]:
-        raise BadInput(
-            f"data: has {len(matrix.feature_names)} features, the model takes {model['n_features']}"
-        )
-    artifacts = {name: bundle.entry(a["entry"]) for name, a in bundle.manifest["artifacts"].items()}
-    picked = matrix.sample(rows)
-    forest = forest_file.from_bytes(bundle.entry("model.forest"))
-    features = np.concatenate([matrix.features[picked], probe_rows(forest, rows)])
-    oracle = forest.raw_scores(features)
-    power = matrix.power_cdbm[picked] if bundle.manifest["pipeline"] else np.zeros((0, 0), np.int16)
-    return verify.check(artifacts, verify.Inputs(power, features, model["n_outputs"], oracle))
+def _cost(
+    artifact: bytes, t: Target, inputs: verify.Inputs, forest: Forest, code: trees.TreeCode
+) -> dict[str, Any]:
+    found = cost.measure(artifact, t, inputs).document()
+    found["bound"] = cost.bound(artifact, t, forest, code.worst_instructions)
+    cost.check_bound(found, t.name)
+    if t is target("host"):
+        found["branches"] = cost.host_branches(artifact, t, inputs)
+    return found
 
 
 def _pack(
@@ -229,12 +249,15 @@ def _pack(
             "entry": entry,
             "sources": list(texts),
             "mode": code.mode,
-            "worst_error": parts.quantised.worst_error if parts.quantised else 0.0,
+            "why_mode": parts.choices[name].why,
+            "worst_error": code.worst_error,
             "style": code.style,
             "why": code.reason,
             "cost": costs[name],
         }
-    entries["model.forest"] = forest_file.to_bytes(parts.forest)
+    entries["model.forest"] = forest_file.to_bytes(parts.model.forest)
+    if parts.quantised:
+        entries[FIXED_ENTRY] = forest_file.to_bytes(parts.quantised.forest)
     if parts.model.checkpoint:
         entries["model.tl"] = parts.model.checkpoint
     return pack(_manifest(parts, listed), entries)
@@ -256,7 +279,7 @@ def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
             "n_outputs": forest.n_outputs,
             "feature_names": list(forest.feature_names),
             "checkpoint_sha256": hashlib.sha256(parts.model.checkpoint).hexdigest(),
-            "checkpoint_exact": parts.model.checkpoint_exact,
+            "checkpoint_exact": parts.model.checkpoint_exact and forest is parts.model.forest,
         },
         "artifacts": artifacts,
         "accuracy": None,
@@ -286,3 +309,13 @@ def _baseline(fitted: FittedPipeline, matrix: Matrix) -> dict[str, int] | None:
     middle = np.sort(quiet, axis=1)[:, quiet.shape[1] // 2]
     stands_out_cdb = np.quantile(quiet.max(axis=1) - middle, 0.995, method="higher")
     return {"nothing": nothing, "stands_out_cdb": int(stands_out_cdb) + 1}
+
+
+class _Callable(ModuleType):
+    """Importing this module puts it in the place of `compile.build`, which is to be called."""
+
+    def __call__(self, *args: Any, **options: Any) -> Bundle:
+        return build(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -15,7 +15,17 @@ from edge_runtime import console
 
 def _build(args: Namespace) -> None:
     from compile.build import build
+    from compile.dump import of_model
+    from compile.targets import target
+    from edge_runtime.errors import BadInput
 
+    if args.dump:
+        name = args.targets.split(",")[0]
+        print("\n".join(of_model(args.dump, args.model, target(name), args.mode, args.data)))
+    if args.output is None:
+        if not args.dump:
+            raise BadInput("build: nowhere to write to; give -o B.edge")
+        return
     bundle = build(
         args.model,
         pipeline=args.pipeline,
@@ -39,31 +49,38 @@ def _features(args: Namespace) -> None:
 
 
 def _inspect(args: Namespace) -> None:
+    from compile.dump import of_bundle
     from compile.inspect import describe
+    from compile.targets import target
     from edge_runtime.bundle import Bundle
 
     bundle = Bundle.open(args.bundle)
-    if args.json:
+    if args.dump:
+        name = target(args.target).name if args.target else next(iter(bundle.manifest["artifacts"]))
+        print("\n".join(of_bundle(args.dump, bundle, name)))
+    elif args.json:
         console.print_json(bundle.manifest)
     else:
         print("\n".join(describe(bundle)))
 
 
 def _verify(args: Namespace) -> None:
-    from compile.build import verify_bundle
+    from compile.check import verify_bundle
     from compile.matrix import Matrix
     from compile.neural import bundle as network_bundle
     from edge_runtime.bundle import Bundle
 
     bundle = Bundle.open(args.bundle)
-    if bundle.manifest["model"]["trees"]:
-        parities = verify_bundle(bundle, Matrix.load(args.data), args.rows)
+    if bundle.manifest["model"]["trees"] or args.data is None:
+        matrix = Matrix.load(args.data) if args.data else None
+        parities = verify_bundle(bundle, matrix, args.rows)
     else:  # a network alone takes any rows of its input
         parities = network_bundle.verify_bundle(bundle, network_bundle.load_rows(args.data), args.rows)
-    for parity in parities:
-        print(
-            f"{parity.target}: {parity.calls:,} calls equal to the bit, {parity.oracle_rows:,} against the model"
-        )
+    for p in parities:
+        print(f"{p.target}: {p.calls:,} calls equal to the bit, {p.oracle_rows:,} against the model")
+        if p.decisions:
+            kept = p.decisions - p.otherwise
+            print(f"{p.target}: in fixed point, {kept:,} of {p.decisions:,} decisions are the model's")
 
 
 def _extract(args: Namespace) -> None:
@@ -103,9 +120,11 @@ def parser() -> console.Parser:
         help="refuse a quantised network that decides as the float one on fewer held-out rows (%(default)s)",
     )
     build.add_argument("--targets", default="host,aarch64,armv7", help="comma-separated (%(default)s)")
-    modes = "exact raw scores, leaves in fixed point, or the least flash (%(default)s)"
-    build.add_argument("--mode", choices=["exact", "fixed", "compact"], default="exact", help=modes)
-    build.add_argument("-o", "--output", type=Path, required=True, metavar="B.edge")
+    modes = "exact raw scores, leaves in fixed point, or the least flash; by default chosen for each target"
+    build.add_argument("--mode", choices=["exact", "fixed", "compact"], help=modes)
+    dumps = "print the trees, their thresholds' ranks, or the code"
+    build.add_argument("--dump", choices=["forest", "ranks", "asm"], help=f"{dumps} of the first target")
+    build.add_argument("-o", "--output", type=Path, metavar="B.edge", help="may be left out with --dump")
     build.set_defaults(run=_build)
 
     features = commands.add_parser("features", help="scans to the training matrix")
@@ -116,9 +135,11 @@ def parser() -> console.Parser:
 
     inspect = commands.add_parser("inspect", help="what is in a bundle: pipeline, cost, accuracy, sources")
     inspect.add_argument("--json", action="store_true", help="the whole manifest as one JSON document")
+    inspect.add_argument("--dump", choices=["forest", "ranks", "asm"], help=f"{dumps}, instead")
+    inspect.add_argument("--target", help="whose; the first of the bundle by default")
     inspect.set_defaults(run=_inspect)
     verify = commands.add_parser("verify", help="parity on every target; exit 1 on any difference")
-    verify.add_argument("--data", type=Path, required=True, help="the .npz that `features` wrote")
+    verify.add_argument("--data", type=Path, help="the .npz that `features` wrote; a model alone needs none")
     verify.add_argument("--rows", type=int, default=2000, help="at most this many of its rows (%(default)s)")
     verify.set_defaults(run=_verify)
     extract = commands.add_parser("extract", help="one target's artifact and header, for a build system")

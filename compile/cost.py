@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compile import elf
+from compile import elf, longest
 from compile.emulate import ENDLESS, Call, Machine, Out
+from compile.forest import Forest
+from compile.machine_code import Unreadable
 from compile.targets import Form, Target
 from compile.targets import target as host_target
 from compile.toolchain import LIBRARY, image, program
 from compile.verify import MODEL_ENTRY_POINT, Inputs
+from edge_runtime.errors import CheckFailed
 from edge_runtime.verdict import VERDICT_STRUCT, Rung, Verdict
 
 
@@ -97,6 +100,29 @@ def measure(artifact: bytes, target: Target, inputs: Inputs, endless: int = ENDL
         rodata_bytes=linked.rodata_bytes,
         stack_bytes=max((c.stack_bytes for c in [*infer, *screen, *model]), default=0),
     )
+
+
+def bound(artifact: bytes, target: Target, forest: Forest, known: int | None) -> dict[str, Any]:
+    """For a manifest: the most instructions of the model's entry point on any row, or why that is not known.
+
+    known: where the emitter has found it from the structure of its code; else it is read from the machine code.
+    """
+    if known is not None:
+        return {"instructions": known, "found": "from the emitted blocks"}
+    try:
+        most = longest.most_instructions(artifact, target, MODEL_ENTRY_POINT, forest)
+    except Unreadable as e:
+        return {"instructions": None, "because": str(e)}
+    return {"instructions": most, "found": "from the machine code"}
+
+
+def check_bound(cost: dict[str, Any], name: str) -> None:
+    """Raises CheckFailed where a counted call took more than the bound."""
+    most, counted = cost["bound"]["instructions"], cost["model"]
+    if most is not None and counted is not None and counted["maximum"] > most:
+        raise CheckFailed(
+            f"cost: {name}: a row took {counted['maximum']} instructions, of at most {most}; report this"
+        )
 
 
 def _count(calls: Iterable[Call]) -> Count | None:
@@ -184,6 +210,12 @@ def branches(artifact: bytes, target: Target, symbol: str, rows: Sequence[bytes]
     return Branches(executed, wrong, len(rows))
 
 
+def host_branches(artifact: bytes, target: Target, inputs: Inputs) -> dict[str, Any]:
+    """For a manifest: branches of the model's entry point on the host, or why there are none."""
+    found = branches(artifact, target, MODEL_ENTRY_POINT, inputs.rows)
+    return found._asdict()
+
+
 def _cachegrind(valgrind: str, folder: str, calls: int) -> dict[str, int]:
     """Totals of one run by event: Bc conditional branches, Bi indirect ones, with m the mispredicted."""
     command = [
@@ -196,7 +228,8 @@ def _cachegrind(valgrind: str, folder: str, calls: int) -> dict[str, int]:
         "rows",
         str(calls),
     ]
-    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    # The environment lies on the stack, and where it ends moves what a predictor's tables are indexed by.
+    subprocess.run(command, cwd=folder, env={"LC_ALL": "C"}, capture_output=True, check=True)
     lines = Path(folder, "counts").read_text(encoding="utf-8").splitlines()
     events = next(line for line in lines if line.startswith("events:")).split()[1:]
     totals = next(line for line in lines if line.startswith("summary:")).split()[1:]

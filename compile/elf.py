@@ -45,6 +45,11 @@ class Section(NamedTuple):
     link: int
     entry_size: int
 
+    @property
+    def is_code(self) -> bool:
+        """Whether it holds instructions."""
+        return bool(self.flags & _SHF_EXECINSTR)
+
 
 class Segment(NamedTuple):
     """What a loader maps: `data` at `address`, zeros up to `memory_size` bytes."""

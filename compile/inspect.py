@@ -22,6 +22,9 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield f"features  {', '.join(names)}"
     yield ""
     yield from cost_table(manifest["artifacts"])
+    for name, artifact in manifest["artifacts"].items():
+        if "why_mode" in artifact:
+            yield f"{name:<12}{artifact['mode']}: {artifact['why_mode']}"
     if manifest.get("network"):
         yield ""
         yield from network_lines(manifest)
@@ -56,18 +59,38 @@ def _pipeline(manifest: dict[str, Any]) -> Iterator[str]:
 
 def cost_table(artifacts: dict[str, Any]) -> Iterator[str]:
     """A line a target: instructions of the whole inference (of the model, where it stands alone), bytes, stack."""
-    yield f"{'target':<12}{'style':<14}{'insns mean':>12}{'worst':>12}{'code B':>10}{'tables B':>10}{'stack B':>9}"
+    yield (
+        f"{'target':<12}{'style':<14}{'insns mean':>12}{'largest':>12}{'model <=':>12}{'code B':>10}{'tables B':>10}"
+        f"{'stack B':>9}"
+    )
     for name, artifact in artifacts.items():
         cost = artifact["cost"]
         count = cost["infer"] or cost["model"] or {"mean": 0, "maximum": 0}
         figures = (
             (count["mean"], 12),
             (count["maximum"], 12),
+            (cost.get("bound", {}).get("instructions"), 12),
             (cost["text_bytes"], 10),
             (cost["rodata_bytes"], 10),
             (cost["stack_bytes"], 9),
         )
-        yield f"{name:<12}{artifact['style']:<14}" + "".join(f"{figure:>{w},.0f}" for figure, w in figures)
+        cells = (f"{'-':>{w}}" if figure is None else f"{figure:>{w},.0f}" for figure, w in figures)
+        yield f"{name:<12}{artifact['style']:<14}" + "".join(cells)
+        yield from _remarks(cost)
+
+
+def _remarks(cost: dict[str, Any]) -> Iterator[str]:
+    """What could not be had, and why; branches that a simulated predictor guessed wrong."""
+    if because := cost.get("bound", {}).get("because"):
+        yield f"{'':<12}no bound for the model: {because}"
+    if branches := cost.get("branches"):
+        if "because" in branches:
+            yield f"{'':<12}mispredicted branches: unavailable, {branches['because']}"
+        else:
+            yield (
+                f"{'':<12}of {branches['executed']:,.0f} branches a call of the model, "
+                f"{branches['mispredicted']:,.0f} mispredicted (cachegrind's predictor)"
+            )
 
 
 def _accuracy(accuracy: dict[str, Any]) -> Iterator[str]:

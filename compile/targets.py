@@ -44,6 +44,9 @@ TARGETS = {
     )
 }
 
+FLASH_BYTES = {"cortex-m4": 512 * 1024, "cortex-m0": 128 * 1024}
+"""Flash of common parts (STM32F4, STM32G0 and their like), half of which is the firmware's own."""
+
 HOST = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "armv7l": "armv7"}
 
 

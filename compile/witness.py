@@ -2,25 +2,50 @@
 
 Random rows leave the colder half of a forest untouched, so that a wrong leaf there goes unseen. A row here is
 made for one split: inside what the path to it allows, with the tested feature on one edge of the threshold.
-All other features are put on edges too, so that a row usually serves a dozen splits. Emitters make further versions
-of a tree's tests for hot leaves of the tree before; those are reached by way of their leaf.
+All other features are put on edges too, so that a row usually serves a dozen splits. A split can stand in the code
+several times, for ways that come from different leaves of the tree before; each of these is reached on its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.emit import aarch64
-from compile.emit.flow import END, flow_of
-from compile.forest import INF_KEY, NAN_KEY, Forest, category_codes, float_keys
+from compile.emit.flow import END, Flow, flow_of
+from compile.forest import INF_KEY, Forest, Ints, category_codes, float_keys
 from compile.ranks import NumericSlot, Ranks, rank_forest
 
-BATCH, TRIES = 128, 4
+BATCH, TRIES = 256, 4
 SEED = 20261124
+
+Steps = list[tuple[int, bool]]
+"""Splits, and whether the way goes right there."""
+Goals = NDArray[np.int64]
+"""What rows are wanted for, as numbers: 2 * block + right. right: the side of the threshold, at its edge."""
+
+
+class _Blocks(NamedTuple):
+    """The flow of control as blocks, each a node of the forest where it stands in the code, (blocks,).
+
+    left, right: a split's targets; a leaf's, or END, is in both. via: the leaf before the block's tree that all
+    ways to it come from, -1 where there are several. starts: of the groups.
+    """
+
+    node: Ints
+    left: Ints
+    right: Ints
+    via: Ints
+    starts: Ints
+
+
+def _blocks_of(flow: Flow) -> _Blocks:
+    node, left, right, via = np.array([flow.node, flow.left, flow.right, flow.via], np.int32)
+    return _Blocks(node, left, right, via, np.array([order[0] for order in flow.order], np.int32))
 
 
 def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
@@ -30,11 +55,10 @@ def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
     Others may be unreachable there: the leaves before them decide for every row that comes near.
     """
     search = _Search(forest)
-    reached = search.reached(rows)
-    first: dict[int, int] = {}
-    for block, node in enumerate(search.node.tolist()):
-        first.setdefault(node, block)
-    return {node for node, block in first.items() if {(block, False), (block, True)} <= reached}
+    reached = np.concatenate([search.reached(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
+    sides = np.bincount(np.unique(reached) // 2, minlength=len(search.blocks.node))
+    nodes, first = np.unique(search.blocks.node, return_index=True)
+    return set(nodes[sides[first] == 2].tolist())
 
 
 def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
@@ -52,33 +76,28 @@ def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
     return np.concatenate(batches) if batches else np.zeros((0, forest.n_features), np.float32)
 
 
-Goal = tuple[int, bool]
-"""A block with a test, and whether the row goes right."""
-
-
 class _Search:
     def __init__(self, forest: Forest) -> None:
         self.forest = forest
         ranks = rank_forest(forest)
-        self.flow = flow_of(ranks, aarch64.taste(ranks.forest))
-        self.node = np.array(self.flow.node, np.int32)
-        self.left, self.right = np.array(self.flow.left, np.int32), np.array(self.flow.right, np.int32)
+        self.blocks = _blocks_of(flow_of(ranks, aarch64.taste(ranks.forest)))
         self.rng = np.random.default_rng(SEED)
         self.points = _points(forest, ranks)
+        self.keys = [float_keys(p) for p in self.points]
         splits = np.nonzero(forest.feature >= 0)[0]
         self.parent = np.full(len(forest.feature), -1, np.int32)
         self.parent[forest.left[splits]] = splits
         self.parent[forest.right[splits]] = splits
-        tests = np.nonzero(forest.feature[self.node] >= 0)[0].tolist()
-        # Goals, and how often each may still be tried: a way may be barred by what a row cannot be.
-        self.tries: dict[Goal, int] = {(block, side): TRIES for block in tests for side in (False, True)}
+        tests = np.nonzero(forest.feature[self.blocks.node] >= 0)[0].tolist()
+        # How often each may still be tried: a way may be barred by what a row cannot be.
+        self.tries = {2 * block + side: TRIES for block in tests for side in (0, 1)}
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Rows until every goal is reached, or has been tried often enough."""
         while self.tries:
             goals = list(itertools.islice(self.tries, BATCH))
-            rows = np.stack([self._row(block, side) for block, side in goals])
-            reached = self.reached(rows)
+            rows = self._rows(goals)
+            reached = set(self.reached(rows).tolist())
             for goal in goals:
                 left = self.tries.pop(goal) - 1
                 if left and goal not in reached:
@@ -87,55 +106,60 @@ class _Search:
                 self.tries.pop(goal, None)
             yield rows
 
-    def reached(self, rows: NDArray[np.float32]) -> set[Goal]:
-        """The goals that rows reach, by following the emitted code's flow of control."""
-        forest = self.forest
+    def reached(self, rows: NDArray[np.float32]) -> Goals:
+        """The goals that rows reach, by following the emitted code's flow of control, all groups at once."""
+        forest, blocks = self.forest, self.blocks
         keys = float_keys(rows)
         codes = category_codes(rows, forest.code_rule) if forest.category_sets else keys
-        reached: set[Goal] = set()
-        for order in self.flow.order:
-            at = np.full(len(rows), order[0], np.int32)
-            while len(index := np.nonzero(at != END)[0]):
-                nodes = self.node[at[index]]
-                split = forest.feature[nodes] >= 0
-                at[index[~split]] = self.left[at[index[~split]]]
-                index, nodes = index[split], nodes[split]
-                blocks = at[index]
-                left = forest.goes_left(nodes, keys, codes, index)
-                edge = keys[index, forest.feature[nodes]] == forest.threshold_key[nodes] + ~left
-                edge |= forest.category[nodes] >= 0
-                reached.update(zip(blocks[edge].tolist(), (~left[edge]).tolist(), strict=True))
-                at[index] = np.where(left, self.left[blocks], self.right[blocks])
-        return reached
+        row = np.repeat(np.arange(len(rows)), len(blocks.starts))
+        at = np.tile(blocks.starts, len(rows))
+        found = [np.zeros(0, np.int64)]
+        while len(at):
+            tests = np.nonzero(forest.feature[blocks.node[at]] >= 0)[0]
+            block = at[tests]
+            node = blocks.node[block]
+            right = ~forest.goes_left(node, keys, codes, row[tests])
+            edge = keys[row[tests], forest.feature[node]] == forest.threshold_key[node] + right
+            edge |= forest.category[node] >= 0
+            found.append(np.unique((block * 2 + right)[edge].astype(np.int64)))
+            at = blocks.left[at]  # of a leaf, where it goes
+            at[tests] = np.where(right, blocks.right[block], at[tests])
+            walking = at != END
+            at, row = at[walking], row[walking]
+        return np.unique(np.concatenate(found))
 
-    def _row(self, block: int, right: bool) -> NDArray[np.float32]:
-        """A row that reaches a test, on one edge of its threshold; anything where no row can."""
-        node, leaf = self.flow.node[block], self.flow.via[block]
+    def _rows(self, goals: Sequence[int]) -> NDArray[np.float32]:
+        """For each goal a row that reaches a split, on one edge of its threshold, and a leaf, if any can."""
+        rows: NDArray[np.float32] = np.stack([self.rng.choice(p, len(goals)) for p in self.points], 1)
+        for row, goal in zip(rows, goals, strict=True):
+            block, right = divmod(goal, 2)
+            split, leaf = int(self.blocks.node[block]), int(self.blocks.via[block])
+            steps = [(split, bool(right)), *self._way_to(split), *(self._way_to(leaf) if leaf >= 0 else ())]
+            self._lead(row, steps)
+        return rows
+
+    def _lead(self, row: NDArray[np.float32], steps: Steps) -> None:
+        """Change a row so that it goes all of these ways, on the edge at the first."""
         forest = self.forest
-        row = np.array([self.rng.choice(p) for p in self.points], np.float32)
-        low = np.full(forest.n_features, -INF_KEY, np.int64)
-        high = np.full(forest.n_features, INF_KEY, np.int64)
-        steps = [(node, right), *self._way_to(node), *(self._way_to(leaf) if leaf >= 0 else ())]
+        bounds: dict[int, list[int]] = {}
         for at, goes_right in reversed(steps):
-            feature, key = forest.feature[at], int(forest.threshold_key[at])
+            feature, key = int(forest.feature[at]), int(forest.threshold_key[at])
             if forest.category[at] >= 0:
                 row[feature] = self._code(at, goes_right)
-            elif goes_right:
-                low[feature] = max(low[feature], key + 1)
-            else:
-                high[feature] = min(high[feature], key)
-        for feature in np.nonzero((low > -INF_KEY) | (high < INF_KEY))[0]:
-            keys = float_keys(self.points[feature])
-            inside = self.points[feature][
-                (keys >= low[feature]) & (keys <= high[feature]) & (keys != NAN_KEY)
-            ]
-            if len(inside):
-                row[feature] = self.rng.choice(inside)
+                continue
+            bound = bounds.setdefault(feature, [-INF_KEY, INF_KEY])
+            bound[not goes_right] = max(bound[0], key + 1) if goes_right else min(bound[1], key)
+        for feature, (low, high) in bounds.items():
+            first, last = (
+                np.searchsorted(self.keys[feature], low),
+                np.searchsorted(self.keys[feature], high, "right"),
+            )
+            if first < last:
+                row[feature] = self.points[feature][self.rng.integers(first, last)]
         at, goes_right = steps[0]
         if forest.category[at] < 0:
             key = int(forest.threshold_key[at]) + int(goes_right)
             row[forest.feature[at]] = _value(int(np.clip(key, -INF_KEY, INF_KEY)))
-        return row
 
     def _way_to(self, node: int) -> Iterator[tuple[int, bool]]:
         """The splits above a node, nearest first, and whether the way there goes right."""
@@ -163,7 +187,7 @@ def _points(forest: Forest, ranks: Ranks) -> list[NDArray[np.float32]]:
         values = [float(_value(int(k))) for k in np.unique(edges)]
         for chosen in ranks.categorical:
             values += [float(c) for c in range(chosen.other + 1)] if chosen.feature == feature else []
-        points.append(np.array(values or [0.0], np.float32))
+        points.append(np.array(sorted(values) or [0.0], np.float32))
     return points
 
 

@@ -48,7 +48,7 @@ def test_raw_scores_are_the_training_librarys_to_the_bit(demo_bundle: Bundle) ->
 def test_verify_accepts_what_was_built(everywhere: Bundle, matrix: Matrix) -> None:
     rows = verify_bundle(everywhere, matrix, 60)
     assert {r.target for r in rows} == {"x86_64", "aarch64", "armv7", "cortex-m4", "cortex-m0"}
-    assert all(r.oracle_rows == 120 and r.calls > 300 for r in rows)
+    assert all(r.oracle_rows > 3000 and r.calls > r.oracle_rows for r in rows)
 
 
 def test_a_model_alone_takes_features_and_gives_scores(tmp_path: Path) -> None:

@@ -6,36 +6,22 @@ import numpy as np
 import pytest
 
 from compile import frontends
-from compile.emit.trees import emit
-from compile.emulate import EmulationFault
-from compile.targets import target
-from compile.verify import Inputs, ParityFailed, check
-from compile.witness import observable_splits, witness_rows
-from tests.tree_models import artifact, lightgbm_model
-from tests.tree_mutations import mutants
+from compile.build import build
+from compile.witness import witness_rows
+from tests.tree_models import lightgbm_model
+from tests.tree_mutations import caught_by_verify
 
-MUTANTS = 12
+MUTANTS = 8
+MODEL = lightgbm_model(7, "multiclass", "gbdt", 0.0, False, False).model
 
 
 @pytest.mark.parametrize("name", ["x86_64", "aarch64", "armv7"])
-def test_mutants_are_caught(name: str) -> None:
-    forest = frontends.load(lightgbm_model(7, "multiclass", "gbdt", 0.0, False, False).model).forest
-    rows = witness_rows(forest, 4000)
-    code = emit(forest, target(name))
-    inputs = Inputs(np.zeros((0, 0), np.int16), rows, forest.n_outputs, forest.raw_scores(rows))
-    check({name: artifact(code, name)}, inputs)
-    roots = forest.roots
-    splits = set()
-    for split in observable_splits(forest, rows):
-        tree = int(np.searchsorted(roots, split, "right")) - 1
-        splits.add(f".Lt{tree}n{split - roots[tree]}")
-    assert len(splits) > 0.5 * (forest.feature >= 0).sum()
-    for what, mutant in mutants(code, MUTANTS, splits=splits):
-        try:
-            check({name: artifact(mutant, name)}, inputs)
-        except (ParityFailed, EmulationFault):
-            continue
-        pytest.fail(f"not caught: {what}")
+def test_verify_refuses_a_bundle_with_a_mutant(name: str) -> None:
+    """Through the command's own path, on a bundle as it would be shipped."""
+    bundle = build(MODEL, targets=[name])
+    caught = list(caught_by_verify(bundle, frontends.load(MODEL).forest, MUTANTS))
+    assert len(caught) == MUTANTS
+    assert not [what for what, why in caught if not why]
 
 
 def test_witness_rows_reach_both_sides_of_every_split() -> None:

@@ -165,6 +165,7 @@ class Compiled:
     code: TreeCode
     machine: Machine
     outputs: int
+    artifact: bytes
 
     def scores(self, rows: Rows) -> Scores:
         """Raw scores of float32 rows."""
@@ -182,7 +183,8 @@ class Compiled:
 def compile_for(forest: Forest, name: str, mode: str = "exact", rows: Rows | None = None) -> Compiled:
     """Emit, build and load a forest for a target."""
     code = emit(forest, target(name), mode=mode, data=rows)
-    return Compiled(code, Machine(target(name), artifact(code, name)), forest.n_outputs)
+    built = artifact(code, name)
+    return Compiled(code, Machine(target(name), built), forest.n_outputs, built)
 
 
 def artifact(code: TreeCode, name: str) -> bytes:

@@ -92,6 +92,11 @@ def integer_buckets(slots: Sequence[NumericSlot], count: int) -> IntegerBuckets:
     return IntegerBuckets(*found, starts)
 
 
+def bucket_of(x: NDArray[np.float32], made: FloatBuckets, count: int) -> Ints:
+    """The bucket of each value, as the target computes it."""
+    return _bucket_f32(x, np.float32(made.low), np.float32(made.scale), count)
+
+
 def _bucket_f32(v: NDArray[np.float32], low: np.float32, scale: np.float32, count: int) -> Ints:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (v - low) * scale

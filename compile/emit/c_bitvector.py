@@ -39,6 +39,9 @@ class _Tables:
 
     trees: list[int] = field(default_factory=list)  # of each entry, within its block
     masks: list[int] = field(default_factory=list)
+    nodes: list[str] = field(
+        default_factory=list
+    )  # of each entry: its tree and node, as in the forest's dump
     ends: list[int] = field(default_factory=list)  # entries that fail, by block, slot and rank
     first_leaf: list[int] = field(default_factory=list)
     leaves: list[int] = field(default_factory=list)  # node numbers
@@ -54,7 +57,8 @@ def bitvector_c(ranks: Ranks) -> str:
     sizes = [len(s.keys) + 1 for s in ranks.numeric] + [0] * len(ranks.categorical)
     at = np.cumsum([0, *sizes])
     full = (1 << bits) - 1
-    masks = [f"{m & full:#x}u" + ("ll" if bits == 64 else "") for m in tables.masks]
+    suffix = "u" if bits == 32 else "ull"
+    masks = [f"/* {n} */ {m & full:#x}{suffix}" for n, m in zip(tables.nodes, tables.masks, strict=True)]
     parts = [
         c_text.array("uint16_t", "edge_trees", tables.trees, 24),
         c_text.array(f"uint{bits}_t", "edge_masks", masks, 8),
@@ -68,17 +72,19 @@ def bitvector_c(ranks: Ranks) -> str:
 
 
 def _block(ranks: Ranks, trees: range, tables: _Tables) -> None:
-    entries: list[list[tuple[int, int, int]]] = [[] for _ in ranks.numeric]
+    entries: list[list[tuple[int, int, int, int]]] = [[] for _ in ranks.numeric]
     for number, tree in enumerate(trees):
         tables.first_leaf.append(len(tables.leaves))
         for node, mask in _masks(ranks, int(ranks.forest.roots[tree]), tables.leaves):
-            entries[int(ranks.slot[node])].append((int(ranks.rank[node]), number, mask))
+            entries[int(ranks.slot[node])].append((int(ranks.rank[node]), number, mask, node))
     for slot, of_slot in enumerate(entries):
         of_slot.sort()
         first = len(tables.trees)
-        tables.trees += [tree for _, tree, _ in of_slot]
-        tables.masks += [mask for _, _, mask in of_slot]
-        keys = np.array([rank for rank, _, _ in of_slot], np.int64)
+        tables.trees += [tree for _, tree, _, _ in of_slot]
+        tables.masks += [mask for _, _, mask, _ in of_slot]
+        roots = ranks.forest.roots
+        tables.nodes += [f"t{trees[tree]}n{node - roots[trees[tree]]}" for _, tree, _, node in of_slot]
+        keys = np.array([rank for rank, _, _, _ in of_slot], np.int64)
         # A rank above k fails the splits at thresholds 0 .. k.
         counts = np.searchsorted(keys, np.arange(len(ranks.numeric[slot].keys) + 1), "left")
         tables.ends += (first + counts).tolist()

@@ -42,7 +42,8 @@ def table_c(ranks: Ranks) -> str:
     starts = np.cumsum([0, *layout.counts])
     for tree, (start, splits) in enumerate(zip(starts, layout.counts, strict=False)):
         if splits:
-            rows[start] = f"/* tree {tree} */ {rows[start]}"
+            nodes = (layout.splits[start : start + splits] - forest.roots[tree]).tolist()
+            rows[start] = f"/* tree {tree}, nodes {' '.join(map(str, nodes))} */ {rows[start]}"
     types = c_text.unsigned(int(slot.max(initial=0))), c_text.unsigned(int(rank.max(initial=0)))
     parts = [
         f"typedef struct {{ {types[0]} slot; {types[1]} rank; {child} child[2]; }} edge_node;\n",

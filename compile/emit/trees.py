@@ -8,7 +8,7 @@ What comes out defines, for the header `edge_model.h` in front of it,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,11 +31,9 @@ from compile.emit.flow import flow_of
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed
 from compile.ranks import Ranks, rank_forest
-from compile.targets import Target
+from compile.targets import FLASH_BYTES, Target
 from edge_runtime.errors import BadInput
 
-FLASH_BYTES = {"cortex-m4": 512 * 1024, "cortex-m0": 128 * 1024}
-"""Flash of common parts (STM32F4, STM32G0 and their like), half of which is the firmware's own."""
 MODES = ("exact", "fixed", "compact")
 
 
@@ -70,12 +68,15 @@ def emit(
     integer: bool = True,
     data: NDArray[np.float32] | None = None,
     quantised: Fixed | None = None,
+    room_bytes: int | None = None,
 ) -> TreeCode:
     """The model's source for a target.
 
     mode: "exact" (raw scores are the training library's bits), "fixed" (leaves in fixed point, the same code
     otherwise) or "compact" (fixed point and the least flash). integer: with `edge_trees_i32`. data: rows whose
     decisions must not change in fixed point; quantised: the leaves in fixed point, where they are known.
+    room_bytes: flash that exact code may take on a microcontroller before it becomes a slower table; three quarters
+    of a common part's where nobody says.
     Raises BadInput for an unknown mode.
     """
     if mode not in MODES:
@@ -99,7 +100,7 @@ def emit(
             c, files, longest = made
             reason = "branches on thermometer words in registers"
             return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest)
-    total = _thumb_sum(target, ranks, quantised)
+    total = _thumb_sum(target, ranks, quantised, room_bytes)
     small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
     if total is not None and not vector and small:
         c, files = _thumb(ranks, kinds, total, quantised)
@@ -111,29 +112,6 @@ def emit(
     lut = target.machine != "cortex-m0"
     c = "\n".join([(c_lut if lut else c_ranks).ranks_c(ranks, integer=integer), c_table.table_c(ranks)])
     return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
-
-
-def choose_mode(forest: Forest, targets: Iterable[Target]) -> tuple[str, str]:
-    """The mode for a build, the same for all of its targets so that they answer alike, and why.
-
-    Exact, unless a microcontroller's flash is too small for it.
-    """
-    for target in targets:
-        flash = FLASH_BYTES.get(target.machine)
-        needed = _exact_bytes(forest)
-        if flash is not None and needed > flash // 2:
-            return "compact", (
-                f"exact code takes about {needed // 1024} KiB, more than half of the "
-                f"{flash // 1024} KiB that a {target.name} may have"
-            )
-    return "exact", "the training library's bits, and every target's memory holds them"
-
-
-def _exact_bytes(forest: Forest) -> int:
-    """About what the exact table walk takes: splits, leaves, thresholds."""
-    splits = int((forest.feature >= 0).sum())
-    thresholds = len(np.unique(forest.threshold_key * np.int64(4096) + forest.feature))
-    return 6 * splits + forest.leaf_values.size * (4 if forest.single else 8) + 5 * thresholds + 2048
 
 
 def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
@@ -149,7 +127,9 @@ def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str]
     return c, {"trees.S": text}, longest
 
 
-def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.Sum | None:
+def _thumb_sum(
+    target: Target, ranks: Ranks, quantised: Fixed | None, room_bytes: int | None
+) -> thumb.Sum | None:
     """What Thumb-2 code for the target would sum leaves in; None where it has no such numbers."""
     if target.machine not in {"armv7", "cortex-m4"}:
         return None
@@ -159,7 +139,9 @@ def _thumb_sum(target: Target, ranks: Ranks, quantised: Fixed | None) -> thumb.S
         return thumb.Sum.SINGLE
     if target.machine == "armv7":
         return thumb.Sum.DOUBLE
-    fits = soft_sum.flash_bytes(ranks.forest) <= FLASH_BYTES[target.machine] * 3 // 4
+    if room_bytes is None:
+        room_bytes = FLASH_BYTES[target.machine] * 3 // 4
+    fits = soft_sum.flash_bytes(ranks.forest) <= room_bytes
     return thumb.Sum.SOFT if fits and soft_sum.fits(ranks.forest) else None
 
 

@@ -19,6 +19,7 @@ from treelite.frontend import load_lightgbm_model
 
 from compile.forest import ZERO_KEY, CodeRule, Forest, Ints
 from compile.frontends.treelite import convert
+from edge_runtime.errors import BadInput
 
 MISSING_ZERO = 1
 """Bits 2 and 3 of a node's `decision_type`: 0 none, 1 zero, 2 NaN."""
@@ -26,6 +27,7 @@ MISSING_ZERO = 1
 
 def load(text: str) -> tuple[Any, Forest]:
     """A Treelite model and a Forest from a LightGBM text model. Raises BadInput, or TreeliteError."""
+    _refuse_linear(text)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -48,6 +50,18 @@ def load(text: str) -> tuple[Any, Forest]:
     if any((kinds >> 2 & 3 == MISSING_ZERO).any() for kinds in types):
         changes |= _zero_missing(text, forest, types)
     return model, dataclasses.replace(forest, **changes)
+
+
+def _refuse_linear(text: str) -> None:
+    """Raises BadInput for linear leaves, at the first: the tree, and the leaf's number in LightGBM's text."""
+    for tree, (linear, features) in enumerate(
+        zip(_per_tree(text, "is_linear"), _per_tree(text, "num_features"), strict=True)
+    ):
+        if linear.any():
+            leaf = int(np.argmax(features > 0)) if len(features) else 0
+            raise BadInput(
+                f"model: tree {tree}, leaf {leaf} is a linear function of features; train with linear_tree=false"
+            )
 
 
 def _per_tree(text: str, key: str) -> list[Ints]:

@@ -16,14 +16,9 @@ from treelite import Model
 from compile import frontends
 from compile.emit.trees import emit
 from compile.frontends.treelite import deserialize
+from compile.modes import alone
 from compile.targets import target
 from compile.toolchain import build
-
-HEADER = """\
-#include <stdint.h>
-#define EDGE_API __attribute__((visibility("default")))
-EDGE_API int edge_model_scores(const float *features, double *raw_scores);
-"""
 
 
 def main(model: str, name: str, copies: int) -> None:
@@ -33,8 +28,9 @@ def main(model: str, name: str, copies: int) -> None:
         checkpoint = frontends.load(Path(model)).checkpoint
         source = Model.concatenate([deserialize(checkpoint) for _ in range(copies)])
     started = time.perf_counter()
-    code = emit(frontends.load(source).forest, target(name), integer=False)
-    artifact = build({"m.c": HEADER + code.c, **code.files}, target(name))
+    forest = frontends.load(source).forest
+    code = emit(forest, target(name), integer=False)
+    artifact = build(alone(forest, code), target(name))
     wall = time.perf_counter() - started
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     # Not this process's ru_maxrss: that begins with what its parent had at the fork.

@@ -29,6 +29,17 @@ __attribute__((visibility("default"))) int edge_model_scores(const float *x, dou
 }
 """
 
+EMLEARN = """\
+#include "rf.h"
+__attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
+{
+    float out[8];
+    rf_predict_proba(x, 24, out, OUTPUTS);
+    for (int i = 0; i < OUTPUTS; i++) raw[i] = out[i];
+    return 0;
+}
+"""
+
 LLEAVES = """\
 void forest_root(double *data, double *out, int start, int end);
 __attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import lightgbm
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 
 from compile import frontends
 
@@ -35,12 +41,17 @@ def data(rows: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64], 
 
 @dataclass(frozen=True)
 class Model:
-    """A model: its file for all compilers, what the front end takes, and its library's raw scores."""
+    """A model: its file for all compilers, what the front end takes, and its library's raw scores.
+
+    estimator: what peers take that read scikit-learn's objects: a pickle of ours, else `path`.
+    """
 
     name: str
     path: Path
     source: Any
     raw: Callable[[NDArray[np.float32]], Any]
+    estimator: Path
+    outputs: int
 
 
 def train(folder: Path) -> list[Model]:
@@ -57,7 +68,9 @@ def train(folder: Path) -> list[Model]:
         if not path.exists():
             lightgbm.train(common | parameters, lightgbm.Dataset(x, label), rounds).save_model(path)
         booster = lightgbm.Booster(model_file=str(path))
-        made.append(Model(name, path, path, lambda rows, b=booster: b.predict(rows, raw_score=True)))
+        outputs = 4 if name.endswith("mc") else 1
+        raw = partial(booster.predict, raw_score=True)
+        made.append(Model(name, path, path, raw, path, outputs))
     path = folder / "xgboost-mc.json"
     parameters = {
         "objective": "multi:softprob",
@@ -70,19 +83,44 @@ def train(folder: Path) -> list[Model]:
     if not path.exists():
         xgboost.train(parameters, xgboost.DMatrix(x, kind), 100).save_model(path)
     booster = xgboost.Booster(model_file=str(path))
-    made.append(
-        Model(
-            path.stem,
-            path,
-            path,
-            lambda rows, b=booster: b.predict(xgboost.DMatrix(rows), output_margin=True),
-        )
-    )
-    estimator = HistGradientBoostingClassifier(
+
+    def margins(rows: NDArray[np.float32]) -> Any:
+        return booster.predict(xgboost.DMatrix(rows), output_margin=True)
+
+    made.append(Model(path.stem, path, path, margins, path, 4))
+    hist = HistGradientBoostingClassifier(
         max_iter=150, max_leaf_nodes=31, random_state=0, early_stopping=False
     )
-    estimator.fit(x, binary)
-    path = folder / "sklearn-hist.tl"
-    path.write_bytes(frontends.load(estimator).checkpoint)
-    made.append(Model(path.stem, path, estimator, estimator.decision_function))
+    made.append(_sklearn(folder, "sklearn-hist", hist.fit(x, binary), hist.decision_function, 1))
+    forest = RandomForestClassifier(100, max_leaf_nodes=64, random_state=0, n_jobs=2)
+    made.append(_sklearn(folder, "sklearn-rf", forest.fit(x, kind), forest.predict_proba, 4))
     return made
+
+
+def _sklearn(
+    folder: Path, name: str, estimator: Any, raw: Callable[[NDArray[np.float32]], Any], outputs: int
+) -> Model:
+    path, pickled = folder / f"{name}.tl", folder / f"{name}.pickle"
+    path.write_bytes(frontends.load(estimator).checkpoint)
+    pickled.write_bytes(pickle.dumps(estimator))
+    return Model(name, path, estimator, raw, pickled, outputs)
+
+
+def small(folder: Path) -> Iterator[tuple[str, Any]]:
+    """A smaller model of each front end, for checks that build a hundred of them: name, what the front end takes."""
+    x, kind, binary = data(4000, 0)
+    common = {"verbose": -1, "seed": 0, "num_threads": 2, "deterministic": True}
+    booster = lightgbm.train(
+        common | {"objective": "multiclass", "num_class": 4, "num_leaves": 31}, lightgbm.Dataset(x, kind), 10
+    )
+    booster.save_model(folder / "small.txt")
+    yield "lightgbm", folder / "small.txt"
+    parameters = {"objective": "binary:logistic", "max_depth": 5, "seed": 0, "nthread": 2}
+    xgboost.train(parameters, xgboost.DMatrix(x, binary), 40).save_model(folder / "small.json")
+    yield "xgboost", folder / "small.json"
+    yield "sklearn-hist", HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(x, binary)
+    yield (
+        "sklearn-gb",
+        GradientBoostingClassifier(n_estimators=40, max_depth=4, random_state=0).fit(x, binary),
+    )
+    yield "sklearn-rf", RandomForestClassifier(20, max_leaf_nodes=32, random_state=0).fit(x, kind)
