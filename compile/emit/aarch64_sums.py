@@ -58,8 +58,8 @@ class Sums:
 
     def turn(self, tree: int) -> list[str]:
         """Add what waits where a tree's value goes."""
-        wait = self.wait[tree]
-        return [self._add(tree, wait.register)] if wait.adds else []
+        wait = self.wait.get(tree)
+        return [self._add(tree, wait.register)] if wait and wait.adds else []
 
     def _add(self, tree: int, register: int) -> str:
         if len(self.flow.groups[self.flow.group_of[tree]].outputs) > 1:
@@ -162,6 +162,8 @@ def _waits(flow: Flow) -> tuple[dict[int, _Wait], list[list[int]]]:
 
 
 def _group_waits(group: Group, waits: dict[int, _Wait]) -> list[int]:
+    if group.outputs == (-1,):  # leaves of these add a vector themselves
+        return []
     per_lane = len(group.trees) // len(group.outputs)
     turn = {tree: number for one in group.in_turn for number, tree in enumerate(one)}
     queue: list[int] = []
