@@ -109,7 +109,12 @@ def build(
 
     Raises BadInput for what cannot be built, CheckFailed where a target gives other bits.
     """
-    chosen = list({t.name: t for t in map(target, targets)}.values())
+    names = targets.split(",") if isinstance(targets, str) else targets
+    chosen = list({t.name: t for t in map(target, names)}.values())
+    if not isinstance(data, Path | str | None):
+        raise BadInput(
+            f"data: is of {type(data).__name__}; give the path of the .npz that features_to_npz wrote"
+        )
     if networks.takes(model):
         if pipeline is not None or network is not None:
             raise BadInput(
@@ -263,6 +268,13 @@ def _pack(
     return pack(_manifest(parts, listed), entries)
 
 
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a source tree that is run as it lies
+        return "not installed"
+
+
 def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
     forest, fitted, matrix = parts.forest, parts.fitted, parts.matrix
     manifest: Manifest = {
@@ -286,7 +298,7 @@ def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
         "ladder": None,
         "data_sha256": matrix.sha256 if matrix else None,
         "recordings": [{"name": n, "sha256": s} for n, s in matrix.captures] if matrix else [],
-        "tools": {name: metadata.version(name) for name in ("edge-runtime", "treelite", "ziglang", "numpy")},
+        "tools": {name: _version(name) for name in ("edge-runtime", "treelite", "ziglang", "numpy")},
     }
     if fitted and matrix:
         raw_scores = forest.raw_scores(matrix.features)

@@ -96,7 +96,10 @@ def parser() -> console.Parser:
     top = console.Parser(prog="edge-compile", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=console.Parser)
 
-    build = commands.add_parser("build", help="a model to a bundle")
+    def add(name: str, about: str) -> console.Parser:
+        return commands.add_parser(name, help=about, description=about)
+
+    build = add("build", "a model to a bundle")
     build.add_argument(
         "model",
         type=Path,
@@ -127,24 +130,26 @@ def parser() -> console.Parser:
     build.add_argument("-o", "--output", type=Path, metavar="B.edge", help="may be left out with --dump")
     build.set_defaults(run=_build)
 
-    features = commands.add_parser("features", help="scans to the training matrix")
+    features = add("features", "scans to the training matrix")
     features.add_argument("scans", type=Path, metavar="SCANS", help="a .scans recording")
-    features.add_argument("--pipeline", type=Path, required=True)
-    features.add_argument("-o", "--output", type=Path, required=True, metavar="D.npz")
+    features.add_argument("--pipeline", type=Path, required=True, help="the pipeline's TOML")
+    features.add_argument("-o", "--output", type=Path, required=True, metavar="D.npz", help="the matrix")
     features.set_defaults(run=_features)
 
-    inspect = commands.add_parser("inspect", help="what is in a bundle: pipeline, cost, accuracy, sources")
+    inspect = add("inspect", "what is in a bundle: pipeline, cost, accuracy, sources")
     inspect.add_argument("--json", action="store_true", help="the whole manifest as one JSON document")
     inspect.add_argument("--dump", choices=["forest", "ranks", "asm"], help=f"{dumps}, instead")
     inspect.add_argument("--target", help="whose; the first of the bundle by default")
     inspect.set_defaults(run=_inspect)
-    verify = commands.add_parser("verify", help="parity on every target; exit 1 on any difference")
+    verify = add("verify", "parity on every target; exit 1 on any difference")
     verify.add_argument("--data", type=Path, help="the .npz that `features` wrote; a model alone needs none")
-    verify.add_argument("--rows", type=int, default=2000, help="at most this many of its rows (%(default)s)")
+    verify.add_argument(
+        "--rows", type=console.count, default=2000, help="at most this many of its rows (%(default)s)"
+    )
     verify.set_defaults(run=_verify)
-    extract = commands.add_parser("extract", help="one target's artifact and header, for a build system")
-    extract.add_argument("--target", required=True)
-    extract.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    extract = add("extract", "one target's artifact and header, for a build system")
+    extract.add_argument("--target", required=True, help="one of the bundle's, as `inspect` lists them")
+    extract.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder")
     extract.set_defaults(run=_extract)
     for command in (inspect, verify, extract):
         command.add_argument("bundle", type=Path, metavar="B.edge")

@@ -48,6 +48,13 @@ def print_json(document: Any) -> None:
     print()
 
 
+def count(text: str) -> int:
+    """A whole number above zero, for an option. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
+    return int(text)
+
+
 @contextmanager
 def output(path: Path | None) -> Iterator[IO[str] | None]:
     """Open a text file for writing; None where no path is given. Raises BadInput where it cannot be."""

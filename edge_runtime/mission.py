@@ -28,6 +28,7 @@ from edge_runtime.power.figures import headline
 from edge_runtime.power.modelled import ModelledMeter, loop_work
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Happening, Scan
+from edge_runtime.scanners import check_name
 from edge_runtime.source import open_source
 from edge_runtime.statistics import Statistics
 from edge_runtime.verdict import Rung
@@ -51,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--journal", type=Path, default=Path("journal"), help="the log's folder (%(default)s)"
     )
-    parser.add_argument("--scans", type=int, metavar="N", help="end after this many scans")
+    parser.add_argument("--scans", type=console.count, metavar="N", help="end after this many scans")
     parser.add_argument("--verdicts", type=Path, help="also write each verdict as a JSON line to this file")
     parser.add_argument("--quiet", action="store_true", help="print no verdicts, only the summary")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON document")
@@ -111,6 +112,7 @@ def run(args: Namespace) -> int:
     """Open bundle, profiles, journal and port; run the loop; print the summary."""
     if args.speed != 1 and args.meter != "modelled":
         raise BadInput(f"--speed {args.speed:g}: a meter's joules are of real time; leave out one of the two")
+    check_name(args.scanner)
     bundle = Bundle.open(args.bundle)
     clock = MissionClock(monotonic_us, args.speed)
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)

@@ -68,7 +68,8 @@ class Governing:
         name = "" if clock.speed == 1 else f"speed {clock.speed:g}"
         self.budget = budget_of(args.budget, args.hours, mission, rest_mw, name)
         self._earlier, self._learnt = recorded(args.journal), remembered(args.journal)
-        self._bundle, self._mission, self._clock, self._scan_us = bundle, mission, clock, scan_us
+        self._bundle, self._clock, self._scan_us = bundle, clock, scan_us
+        self._costs = work(bundle, mission.board, loop_work()).governed_costs
         self._ledger: Ledger | None = None
         self._under: GovernedEngine | None = None
 
@@ -100,7 +101,7 @@ class Governing:
             engine,
             self.budget,
             scored(self._bundle.manifest),
-            work(self._bundle, self._mission.board, loop_work()).governed_costs,
+            self._costs,
             scan_us=self._scan_us,
             clock_us=self._clock.us,
             unix_us=lambda: time.time_ns() // 1000,

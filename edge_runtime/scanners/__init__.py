@@ -25,6 +25,13 @@ SCANNERS = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raises BadInput for a scanner that no source can be opened with."""
+    known = (*SCANNERS, "auto", "journal")
+    if name.partition("?")[0] not in known:
+        raise BadInput(f"scanner {name!r}: unknown; choose of {', '.join(known)}")
+
+
 def make(name: str, axis: Axis | None = None) -> Scanner:
     """A scanner of that name that is asked to sweep `axis`, where it can be asked.
 
