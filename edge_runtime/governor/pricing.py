@@ -97,8 +97,7 @@ class Pricing:
         self._followed = 0
         self._screened_16 = 1 << 16
         """Of the scans that `_every` gives, the share that is screened, in 1/65536."""
-        self._dear = self._is_dear(duration_us // self._scan_us, ledger.budget_nj)
-        self.block = _SHORT_BLOCK if self._dear else BLOCK
+        self._find_dear(now_us)
         self._level_256 = LEVELS // 2 << 8
         self._begin_slot(now_us)
         self._forecast = Forecast(ladder, pasts, self._slot)
@@ -125,6 +124,12 @@ class Pricing:
         counts = c.trees_seen, c.trees_changed, c.network_seen, c.network_changed
         return Memory(*counts, *self._forecast.state).pack(c)
 
+    def _find_dear(self, now_us: int) -> None:
+        scans = max(0, self._duration_us - now_us) // self._scan_us
+        self._dear = self._is_dear(scans, self._ledger.unspent_nj)
+        self._followed = 0
+        self.block = _SHORT_BLOCK if self._dear else BLOCK
+
     def _is_dear(self, scans: int, energy_nj: int) -> bool:
         return scans * self._ladder.costs.screen_nj * _DEAR_SCREENING > energy_nj
 
@@ -136,6 +141,7 @@ class Pricing:
     def expect(self, scan_us: int, now_us: int) -> None:
         """Scans turn out to be so far apart: solve for the price anew."""
         self._scan_us = max(1, scan_us)
+        self._find_dear(now_us)
         self._solve(now_us)
         self._thin_out(now_us)
 
