@@ -218,10 +218,10 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
 
 
 def _cost(
-    artifact: bytes, t: Target, inputs: verify.Inputs, forest: Forest, code: trees.TreeCode
+    artifact: bytes, t: Target, inputs: verify.Inputs, code: trees.TreeCode
 ) -> dict[str, Any]:
     found = cost.measure(artifact, t, inputs).document()
-    found["bound"] = cost.bound(artifact, t, forest, code.worst_instructions)
+    found["bound"] = cost.bound(artifact, t, code)
     cost.check_bound(found, t.name)
     if t is target("host"):
         found["branches"] = cost.host_branches(artifact, t, inputs)
