@@ -217,9 +217,7 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
     return verify.Inputs(power, probes, forest.n_outputs, forest.raw_scores(probes), parts.oracles)
 
 
-def _cost(
-    artifact: bytes, t: Target, inputs: verify.Inputs, code: trees.TreeCode
-) -> dict[str, Any]:
+def _cost(artifact: bytes, t: Target, inputs: verify.Inputs, code: trees.TreeCode) -> dict[str, Any]:
     found = cost.measure(artifact, t, inputs).document()
     found["bound"] = cost.bound(artifact, t, code)
     cost.check_bound(found, t.name)

@@ -110,8 +110,6 @@ def bound(artifact: bytes, target: Target, code: TreeCode) -> dict[str, Any]:
     """
     if code.worst_instructions is not None:
         return {"instructions": code.worst_instructions, "found": "from the emitted blocks"}
-    if code.unbounded:
-        return {"instructions": None, "because": code.unbounded}
     try:
         most = longest.most_instructions(artifact, target, MODEL_ENTRY_POINT, code.forest, code.rank_turns)
     except Unreadable as e:

@@ -66,7 +66,9 @@ def most_instructions(
     entry = linked.exports[symbol]
     code = functions(decoder(target.machine, linked), entry)
     found = way(code, entry)
-    known = rank_loops.most_turns(code, reader(linked), rank_turns) if rank_turns else {}
+    known = {}
+    if rank_turns:
+        known = rank_loops.most_turns(code, entry, reader(linked), rank_turns, forest.n_outputs)
     total = found.longest
     # A loop of one turn in all is in the longest way already.
     total += sum(
@@ -144,7 +146,9 @@ def way(functions: Mapping[int, Function], entry: int) -> Way:
 class _Graph:
     """One function's blocks, each with what it and its calls take."""
 
-    def __init__(self, blocks: Mapping[int, Block], weight: Mapping[int, int], loops: list[Loop], entry: int) -> None:
+    def __init__(
+        self, blocks: Mapping[int, Block], weight: Mapping[int, int], loops: list[Loop], entry: int
+    ) -> None:
         self.blocks, self.weight, self.loops, self.entry = blocks, weight, loops, entry
 
     def distances(self, nodes: Sequence[int], first: int) -> dict[int, int]:

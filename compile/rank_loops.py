@@ -3,7 +3,7 @@
 The assembly has one loop for each slot, over the slot's thresholds, in the order of the slots (emit/thumb_ranks.py);
 a rank goes up by one in each turn and stops at the end of the thresholds at the latest, where a row with NaN does
 arrive. What that function calls is `edge_missing`, whose one loop in C is over the slots: whatever a compiler makes
-of it, no loop of it turns more often.
+of it, no loop of it turns more often. The entry point's only loop is over the outputs.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ _COMPARE, _LESS = 0x429E, 0xDB
 
 
 def most_turns(
-    functions: Mapping[int, Function], read: Callable[[int, int], bytes], most: Sequence[int]
+    functions: Mapping[int, Function],
+    entry: int,
+    read: Callable[[int, int], bytes],
+    most: Sequence[int],
+    outputs: int,
 ) -> dict[tuple[int, int], int]:
     """For each loop, as (function, header), how often it is gone through at most. most: thresholds of each slot.
 
     Raises Unreadable where the loops are not those that the emitter has written.
     """
-    loops = {entry: _loops(function, read) for entry, function in functions.items()}
-    holders = [entry for entry, found in loops.items() if found]
+    loops = {at: _loops(function, read) for at, function in functions.items()}
+    holders = [at for at, found in loops.items() if found]
     if len(holders) != 1 or len(loops[holders[0]]) != len(most):
         raise Unreadable("the loops over the thresholds are not found in the code")
     holder = holders[0]
     known = {(holder, header): n for header, n in zip(loops[holder], most, strict=True)}
+    if holder != entry:  # the entry point's tail would be its own
+        known |= {(entry, header): outputs for header in functions[entry].blocks}
     for called in {call for block in functions[holder].blocks.values() for call in block.calls}:
         known |= {(called, header): len(most) for header in functions[called].blocks}
     return known

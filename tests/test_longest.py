@@ -56,8 +56,8 @@ def bound(compiled: Compiled, name: str) -> int | None:
     found = cost.bound(compiled.artifact, target(name), compiled.code)
     # Where the emitter's own code is all that loops, there is a bound, and nothing of it is from sample rows.
     if compiled.code.rank_turns or compiled.code.worst_instructions is not None:
-        if not compiled.code.unbounded:
-            assert found["instructions"] is not None and "inferred" not in found["found"], found
+        assert found["instructions"] is not None, found
+        assert "inferred" not in found["found"]
     most: int | None = found["instructions"]
     return most
 
@@ -78,6 +78,7 @@ def test_no_row_exceeds_the_bound(trained: Trained, name: str, mode: str, seed: 
     compiled = compile_for(forest, name, mode)
     most = bound(compiled, name)
     assume(most is not None)
+    assert most is not None
     rows = hostile(forest, rows_for(forest, trained, seed, 24), seed)
     assert largest(name, compiled.artifact, rows, forest.n_outputs) <= most
 
@@ -86,7 +87,7 @@ def test_no_row_exceeds_the_bound(trained: Trained, name: str, mode: str, seed: 
     ("name", "mode", "near"),
     [
         ("x86_64", "exact", 0.6), ("armv7", "exact", 0.5), ("armv7", "fixed", 0.5), ("cortex-m4", "fixed", 0.5),
-        ("aarch64", "exact", 0.5),
+        ("aarch64", "exact", 0.5), ("cortex-m4", "exact", 0.15),
     ],
 )  # fmt: skip
 def test_deep_rows_come_near_the_bound(name: str, mode: str, near: float) -> None:
@@ -103,7 +104,10 @@ def test_a_loop_that_is_not_the_emitters_is_not_taken_for_one() -> None:
     compiled = compile_for(forest, "armv7", "exact")
     one_too_many = replace(compiled.code, rank_turns=(*compiled.code.rank_turns, 3))
     found = cost.bound(compiled.artifact, target("armv7"), one_too_many)
-    assert found == {"instructions": None, "because": "the loops over the thresholds are not found in the code"}
+    assert found == {
+        "instructions": None,
+        "because": "the loops over the thresholds are not found in the code",
+    }
 
 
 def way(*kinds: Kind | tuple[Kind, int]) -> longest.Way:

@@ -48,8 +48,7 @@ class TreeCode:
     worst_instructions: the most that `edge_model_scores` can take, proven from the code: the longest way through
         its blocks, of which each leads on only where what is known on the ways to it leaves a test open. None
         where a compiler, not this emitter, wrote the loop.
-    rank_turns: the most turns of each of the emitter's loops over thresholds, for a bound from the machine code;
-        unbounded: why there is none, one line.
+    rank_turns: the most turns of each of the emitter's loops over thresholds, for a bound from the machine code.
     """
 
     c: str
@@ -61,7 +60,6 @@ class TreeCode:
     files: Mapping[str, str] = field(default_factory=dict)
     worst_instructions: int | None = None
     rank_turns: tuple[int, ...] = ()
-    unbounded: str = ""
 
 
 def emit(
@@ -109,8 +107,7 @@ def emit(
     if total is not None and not vector and small:
         c, files, turns = _thumb(ranks, kinds, total, quantised)
         reason = "branches on ranks in registers"
-        unbounded = "a sum without a double unit may lose its bits at any leaf" if total is thumb.Sum.SOFT else ""
-        return TreeCode(c, mode, "threaded", reason, chosen, error, files, None, turns, unbounded)
+        return TreeCode(c, mode, "threaded", reason, chosen, error, files, None, turns)
     if target.machine == "x86_64" and c_bitvector.fits(ranks):
         c = "\n".join([c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks)])
         reason = "bit vectors: few branches, and those predictable"
