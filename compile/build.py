@@ -131,7 +131,7 @@ def build(
     costs = {}
     for t in chosen:
         progress(f"counting on {t.name}")
-        costs[t.name] = _cost(artifacts[t.name], t, inputs, parts.forest_of(t.name), sources[t.name].code)
+        costs[t.name] = _cost(artifacts[t.name], t, inputs, sources[t.name].code)
     bundle = Bundle(_pack(parts, sources, artifacts, costs))
     if network is None or parts.fitted is None or parts.matrix is None:
         return bundle
