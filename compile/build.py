@@ -136,7 +136,7 @@ def build(
     costs = {}
     for t in chosen:
         progress(f"counting on {t.name}")
-        costs[t.name] = _cost(artifacts[t.name], t, inputs, parts.forest_of(t.name), sources[t.name].code)
+        costs[t.name] = _cost(artifacts[t.name], t, inputs, sources[t.name].code)
     bundle = Bundle(_pack(parts, sources, artifacts, costs))
     if network is None or parts.fitted is None or parts.matrix is None:
         return bundle
@@ -222,11 +222,9 @@ def proof_inputs(parts: Parts, rows: int) -> verify.Inputs:
     return verify.Inputs(power, probes, forest.n_outputs, forest.raw_scores(probes), parts.oracles)
 
 
-def _cost(
-    artifact: bytes, t: Target, inputs: verify.Inputs, forest: Forest, code: trees.TreeCode
-) -> dict[str, Any]:
+def _cost(artifact: bytes, t: Target, inputs: verify.Inputs, code: trees.TreeCode) -> dict[str, Any]:
     found = cost.measure(artifact, t, inputs).document()
-    found["bound"] = cost.bound(artifact, t, forest, code.worst_instructions)
+    found["bound"] = cost.bound(artifact, t, code)
     cost.check_bound(found, t.name)
     if t is target("host"):
         found["branches"] = cost.host_branches(artifact, t, inputs)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compile import elf, longest
+from compile.emit.trees import TreeCode
 from compile.emulate import ENDLESS, Call, Machine, Out
-from compile.forest import Forest
 from compile.machine_code import Unreadable
 from compile.targets import Form, Target
 from compile.targets import target as host_target
@@ -102,18 +102,23 @@ def measure(artifact: bytes, target: Target, inputs: Inputs, endless: int = ENDL
     )
 
 
-def bound(artifact: bytes, target: Target, forest: Forest, known: int | None) -> dict[str, Any]:
+def bound(artifact: bytes, target: Target, code: TreeCode) -> dict[str, Any]:
     """For a manifest: the most instructions of the model's entry point on any row, or why that is not known.
 
-    known: where the emitter has found it from the structure of its code; else it is read from the machine code.
+    found: from the structure of what the emitter wrote; from the machine code, where its loops are the emitter's;
+    or from the machine code with turns of a compiler's loops inferred from sample rows, which proves nothing.
     """
-    if known is not None:
-        return {"instructions": known, "found": "from the emitted blocks"}
+    if code.worst_instructions is not None:
+        return {"instructions": code.worst_instructions, "found": "from the emitted blocks"}
+    if code.style == "threaded" and target.machine == "aarch64":
+        # Not to be read: a leaf's value, which is data, lies behind the `bl` that takes its address.
+        return {"instructions": None, "because": "C makes the row's words, and literals lie between the code"}
     try:
-        most = longest.most_instructions(artifact, target, MODEL_ENTRY_POINT, forest)
+        most = longest.most_instructions(artifact, target, MODEL_ENTRY_POINT, code.forest, code.rank_turns)
     except Unreadable as e:
         return {"instructions": None, "because": str(e)}
-    return {"instructions": most, "found": "from the machine code"}
+    found = "from the machine code" + (", turns of loops inferred from sample rows" if most.inferred else "")
+    return {"instructions": most.instructions, "found": found}
 
 
 def check_bound(cost: dict[str, Any], name: str) -> None:

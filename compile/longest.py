@@ -3,7 +3,8 @@
 A way through a function is its way through the blocks with every loop taken once, and for each further turn of a
 loop the loop's longest turn. So the bound is the longest way without turns (one pass over a graph without cycles)
 and, of each loop, its longest turn times the most turns that all of a call can make. Ways that no row goes count
-too. How often a loop turns is what the model says (see turns.py); everything else is read from the code.
+too. How often a loop turns is what the emitter says of its own loops (see rank_loops.py); of others, what the model
+says, where which loop is which is inferred from some rows (see turns.py). All else is read from the code.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compile import elf, turns
+from compile import elf, rank_loops, turns
 from compile.emulate import Machine, Out
 from compile.forest import Forest
-from compile.machine_code import Block, Function, Unreadable, decoder, functions
+from compile.machine_code import Block, Function, Unreadable, decoder, functions, reader
 from compile.targets import Form, Target
 from compile.toolchain import image
 
@@ -28,9 +29,10 @@ MAX_TOGETHER = 6
 class Loop(NamedTuple):
     """One loop. header: its first block; back: the blocks that turn to it; enter: those that come from outside.
 
-    turn: the longest way around, in instructions, inner loops taken once.
+    turn: the longest way around, in instructions, inner loops taken once. function: where that begins.
     """
 
+    function: int
     header: int
     back: tuple[int, ...]
     enter: tuple[int, ...]
@@ -44,20 +46,43 @@ class Way(NamedTuple):
     loops: tuple[Loop, ...]
 
 
-def most_instructions(artifact: bytes, target: Target, symbol: str, forest: Forest) -> int:
-    """The most instructions of one call of a model's entry point. Raises Unreadable, which says why not."""
+class Most(NamedTuple):
+    """The most instructions of a call. inferred: some loop's turns are from sample rows, so it is not proven."""
+
+    instructions: int
+    inferred: bool
+
+
+def most_instructions(
+    artifact: bytes, target: Target, symbol: str, forest: Forest, rank_turns: Sequence[int] = ()
+) -> Most:
+    """The most instructions of one call of a model's entry point. Raises Unreadable, which says why not.
+
+    rank_turns: the most turns of the emitter's loops over thresholds, in the order of the code (see rank_loops.py).
+    """
     linked = elf.parse(
         image(artifact, target) if target.form is Form.FREESTANDING else artifact, what=target.name
     )
     entry = linked.exports[symbol]
-    found = way(functions(decoder(target.machine, linked), entry), entry)
+    code = functions(decoder(target.machine, linked), entry)
+    found = way(code, entry)
+    known = {}
+    if rank_turns:
+        known = rank_loops.most_turns(code, entry, reader(linked), rank_turns, forest.n_outputs)
     total = found.longest
-    if found.loops:
+    # A loop of one turn in all is in the longest way already.
+    total += sum(
+        max(known[loop.function, loop.header] - 1, 0) * loop.turn
+        for loop in found.loops
+        if (loop.function, loop.header) in known
+    )
+    rest = [loop for loop in found.loops if (loop.function, loop.header) not in known]
+    if rest:
         rows = turns.sample(forest)
         counters = turns.counters(forest, rows)
-        counted = _turns(Machine(target, artifact), symbol, found.loops, rows, Out(8 * forest.n_outputs))
-        total += _all_turns(found.loops, counted, counters)
-    return total
+        counted = _turns(Machine(target, artifact), symbol, rest, rows, Out(8 * forest.n_outputs))
+        total += _all_turns(rest, counted, counters)
+    return Most(total, bool(rest))
 
 
 def _all_turns(loops: Sequence[Loop], counted: turns.Counts, counters: Sequence[turns.Counter]) -> int:
@@ -111,7 +136,7 @@ def way(functions: Mapping[int, Function], entry: int) -> Way:
             under_way.add(at)
             blocks = functions[at].blocks
             weight = {b.start: b.instructions + sum(map(of, b.calls)) for b in blocks.values()}
-            done[at] = max(_Graph(blocks, weight, loops).distances(list(blocks), at).values())
+            done[at] = max(_Graph(blocks, weight, loops, at).distances(list(blocks), at).values())
             under_way.remove(at)
         return done[at]
 
@@ -121,8 +146,10 @@ def way(functions: Mapping[int, Function], entry: int) -> Way:
 class _Graph:
     """One function's blocks, each with what it and its calls take."""
 
-    def __init__(self, blocks: Mapping[int, Block], weight: Mapping[int, int], loops: list[Loop]) -> None:
-        self.blocks, self.weight, self.loops = blocks, weight, loops
+    def __init__(
+        self, blocks: Mapping[int, Block], weight: Mapping[int, int], loops: list[Loop], entry: int
+    ) -> None:
+        self.blocks, self.weight, self.loops, self.entry = blocks, weight, loops, entry
 
     def distances(self, nodes: Sequence[int], first: int) -> dict[int, int]:
         """The longest way from `first` to the end of each of `nodes`, within them, and never back to `first`."""
@@ -164,6 +191,7 @@ class _Graph:
         enter = [n for n in outside - members if header in self.blocks[n].successors]
         self.loops.append(
             Loop(
+                self.entry,
                 header,
                 tuple(back),
                 tuple(enter),

@@ -105,8 +105,8 @@ def functions(decode: Decoder, entry: int) -> dict[int, Function]:
     return found
 
 
-def decoder(machine: str, parsed: Elf) -> Decoder:
-    """What reads one instruction of a linked file at an address; on 32-bit ARM bit 0 of an address says Thumb."""
+def reader(parsed: Elf) -> Callable[[int, int], bytes]:
+    """What reads bytes of a linked file: (address, size)."""
     memory = [(s.address, s.address + len(s.data), s.data) for s in parsed.segments]
 
     def read(at: int, size: int) -> bytes:
@@ -115,6 +115,12 @@ def decoder(machine: str, parsed: Elf) -> Decoder:
                 return data[at - first : at - first + size]
         raise Unreadable(f"code at {at:#x}, outside of the file")
 
+    return read
+
+
+def decoder(machine: str, parsed: Elf) -> Decoder:
+    """What reads one instruction of a linked file at an address; on 32-bit ARM bit 0 of an address says Thumb."""
+    read = reader(parsed)
     if machine == "aarch64":
         return lambda at: _a64(int.from_bytes(read(at, 4), "little"), at)
     if machine == "x86_64":

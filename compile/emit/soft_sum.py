@@ -182,10 +182,21 @@ void edge_sum_round(edge_sum *sum, uint32_t below)
             sum->lo = sum->hi = sum->scale = 0;
             return;
         }
-        while (!(m >> 60)) {
-            m = m << 1 | below >> 31;
-            below <<= 1;
-            x--;
+        if (!m) {
+            m = below;
+            below = 0;
+            x -= 32;
+        }
+        uint32_t up = (uint32_t)__builtin_clzll(m) - 3; /* without a loop: the most instructions are known */
+        x -= (int32_t)up;
+        if (up >= 32) {
+            m = m << 32 | below;
+            below = 0;
+            up -= 32;
+        }
+        if (up) {
+            m = m << up | below >> (32 - up);
+            below <<= up;
         }
     }
     uint32_t rest = (uint32_t)m & 255;

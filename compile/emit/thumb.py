@@ -78,8 +78,13 @@ def set_words(ranks: Ranks) -> list[tuple[int, int]]:
     ]
 
 
-def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[str, dict[str, str]]:
-    """A model's C, and the assembly beside it. finish: C that turns the sums into raw scores."""
+def emit(
+    ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str
+) -> tuple[str, dict[str, str], tuple[int, ...]]:
+    """A model's C, the assembly beside it, and the most turns of its loops over thresholds, none if C has them.
+
+    finish: C that turns the sums into raw scores.
+    """
     writer = _Writer(flow_of(ranks, _TASTE[total]), total)
     merged = writer.ranks
     by_c = [k for k in kinds if k != "f32" or not thumb_ranks.fits(merged)]
@@ -90,7 +95,8 @@ def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[s
         soft_sum.sum_c(ranks.forest) if total is Sum.SOFT else "",
         _run_c(kinds, total, ranks.forest.n_outputs, finish),
     ]
-    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}
+    turns = () if "f32" in by_c else tuple(len(slot.keys) for slot in merged.numeric)
+    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}, turns
 
 
 def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:

@@ -48,6 +48,7 @@ class TreeCode:
     worst_instructions: the most that `edge_model_scores` can take, proven from the code: the longest way through
         its blocks, of which each leads on only where what is known on the ways to it leaves a test open. None
         where a compiler, not this emitter, wrote the loop.
+    rank_turns: the most turns of each of the emitter's loops over thresholds, for a bound from the machine code.
     """
 
     c: str
@@ -58,6 +59,7 @@ class TreeCode:
     worst_error: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
     worst_instructions: int | None = None
+    rank_turns: tuple[int, ...] = ()
 
 
 def emit(
@@ -103,8 +105,9 @@ def emit(
     total = _thumb_sum(target, ranks, quantised, room_bytes)
     small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
     if total is not None and not vector and small:
-        c, files = _thumb(ranks, kinds, total, quantised)
-        return TreeCode(c, mode, "threaded", "branches on ranks in registers", chosen, error, files)
+        c, files, turns = _thumb(ranks, kinds, total, quantised)
+        reason = "branches on ranks in registers"
+        return TreeCode(c, mode, "threaded", reason, chosen, error, files, None, turns)
     if target.machine == "x86_64" and c_bitvector.fits(ranks):
         c = "\n".join([c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks)])
         reason = "bit vectors: few branches, and those predictable"
@@ -147,12 +150,12 @@ def _thumb_sum(
 
 def _thumb(
     ranks: Ranks, kinds: Sequence[str], total: thumb.Sum, quantised: Fixed | None
-) -> tuple[str, Mapping[str, str]]:
+) -> tuple[str, Mapping[str, str], tuple[int, ...]]:
     if quantised is not None:
         ranks = rank_forest(quantised.integers)
     finish = c_table.finish_c(ranks.forest, quantised.shift if quantised else 0)
-    c, files = thumb.emit(ranks, kinds, total, finish)
-    return (c_table.SCALED if quantised else "") + c, files
+    c, files, turns = thumb.emit(ranks, kinds, total, finish)
+    return (c_table.SCALED if quantised else "") + c, files, turns
 
 
 def _entries(kinds: Sequence[str]) -> str:

@@ -91,7 +91,7 @@ def _count(row: Row, artifact: bytes, code: TreeCode, x: NDArray[np.float32]) ->
     out = Out(8 * code.forest.n_outputs)
     counted = [machine.call("edge_model_scores", r.tobytes(), out).instructions for r in x[:COUNTED_ROWS]]
     row.instructions, row.worst_instructions = float(np.mean(counted)), max(counted)
-    row.bound = cost.bound(artifact, on, code.forest, code.worst_instructions)["instructions"]
+    row.bound = cost.bound(artifact, on, code)["instructions"]
     linked = elf.parse(image(artifact, on) if row.target.startswith("cortex") else artifact, what=row.target)
     row.bytes = linked.text_bytes + linked.rodata_bytes
 
