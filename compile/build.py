@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -266,13 +265,6 @@ def _pack(
     return pack(_manifest(parts, listed), entries)
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # a source tree that is run as it lies
-        return "not installed"
-
-
 def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
     forest, fitted, matrix = parts.forest, parts.fitted, parts.matrix
     manifest: Manifest = {
@@ -296,7 +288,9 @@ def _manifest(parts: Parts, artifacts: dict[str, Any]) -> Manifest:
         "ladder": None,
         "data_sha256": matrix.sha256 if matrix else None,
         "recordings": [{"name": n, "sha256": s} for n, s in matrix.captures] if matrix else [],
-        "tools": {name: _version(name) for name in ("edge-runtime", "treelite", "ziglang", "numpy")},
+        "tools": {
+            name: toolchain.version_of(name) for name in ("edge-runtime", "treelite", "ziglang", "numpy")
+        },
     }
     if fitted and matrix:
         raw_scores = forest.raw_scores(matrix.features)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 from compile import elf
@@ -185,6 +186,14 @@ def program(source: str, target: Target, artifact: bytes) -> bytes:
         Path(folder, "main.c").write_text(source, encoding="utf-8")
         Path(folder, LIBRARY).write_bytes(artifact)
         return compiler.run(["-O2", "-g0", "main.c", LIBRARY, "-Wl,-rpath,$ORIGIN"], folder, target)
+
+
+def version_of(package: str) -> str:
+    """A package's version, for a manifest; "not installed" for a source tree that is run as it lies."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _plain(name: str) -> str:

@@ -30,7 +30,7 @@ CASES = [
     ((*RUN[:4], "{tmp}/ttyNONE"), 3, "ttyNONE: No such file"),
     ((*RUN, "--journal", "{text}/journal"), 2, "journal: Not a directory; choose a writable --journal"),
     ((*RUN, "--verdicts", "{tmp}"), 2, "Is a directory; choose another file"),
-    ((*RUN, "--scans", "many"), 2, "invalid int value: 'many'; see edge-runtime run --help"),
+    ((*RUN, "--scans", "many"), 2, "'many' is no whole number above zero; see edge-runtime run --help"),
     (("run",), 2, "the following arguments are required: --bundle, --port"),
     (("dance",), 2, "invalid choice: 'dance'"),
     (("rig", "sonar", "--recording", "{scans}"), 2, "rig sonar: unknown"),

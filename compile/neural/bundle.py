@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def _manifest(
         "data_sha256": None,
         "recordings": [],
         "tools": {
-            name: metadata.version(name) for name in ("edge-runtime", "ziglang", "numpy", "flatbuffers")
+            name: toolchain.version_of(name) for name in ("edge-runtime", "ziglang", "numpy", "flatbuffers")
         },
     }
 

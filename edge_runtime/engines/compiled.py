@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BadInput
@@ -150,21 +151,28 @@ class CompiledEngine:
         return list(raw)
 
 
+_loaded = count()
+"""Numbers the libraries of this process."""
+
+
 def load_library(elf: bytes, target: str) -> ctypes.PyDLL:
     """Load a shared library's bytes into this process. Raises BadInput where this machine cannot run it.
 
     A PyDLL: to let go of the interpreter's lock and take it again costs more than the other threads would gain.
 
     An anonymous file: nothing to clean up, nobody can swap it between check and load, and it works where the
-    file system is mounted read-only or noexec. It stays open: the loader knows a library by its path, so with
-    the descriptor's number used again the next library would be answered by the first one's code.
+    file system is mounted read-only or noexec. The loader knows a library by its path, and with the descriptor's
+    number used again the next library would be answered by the first one's code: so each path is spelt otherwise.
     """
     descriptor = os.memfd_create("edge_model", os.MFD_CLOEXEC)
+    number = next(_loaded)
+    spelling = "".join("./" if number >> bit & 1 else ".//" for bit in range(number.bit_length()))
     try:
         os.write(descriptor, elf)
-        return ctypes.PyDLL(f"/proc/self/fd/{descriptor}")
+        return ctypes.PyDLL(f"/proc/self/fd/{spelling}{descriptor}")
     except OSError as e:
-        os.close(descriptor)
         raise BadInput(
             f"artifact for {target}: cannot be loaded on this machine ({e}); build it again"
         ) from e
+    finally:
+        os.close(descriptor)

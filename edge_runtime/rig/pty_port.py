@@ -54,7 +54,9 @@ class PtyPort:
         if self._master < 0:
             time.sleep(seconds)
             return b""
-        if not select.select([self._master], [], [], max(0.0, seconds))[0]:
+        listening = select.poll()
+        listening.register(self._master, select.POLLIN)
+        if not listening.poll(max(0.0, seconds) * 1000):
             return b""
         return os.read(self._master, 4096)
 
