@@ -114,7 +114,7 @@ def mutation_checks(folder: Path) -> Iterator[dict[str, Any]]:
                 total += 1
                 caught += bool(why)
                 if not why:
-                    print(f"not caught: {name}, {on}: {what}")
+                    print(f"not caught: {name}, {on}: {what}", file=sys.stderr)
         yield goal(f"{name}: mutants that verify refuses, of {total}", caught, "mutants", total, less=False)
 
 
