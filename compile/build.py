@@ -110,6 +110,8 @@ def build(
     """
     names = targets.split(",") if isinstance(targets, str) else targets
     chosen = list({t.name: t for t in map(target, names)}.values())
+    if not 0 <= agreement <= 1:
+        raise BadInput(f"agreement {agreement:g}: is a share of rows; give 0 to 1")
     if not isinstance(data, Path | str | None):
         raise BadInput(
             f"data: is of {type(data).__name__}; give the path of the .npz that features_to_npz wrote"
