@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xgboost
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from compile import frontends
 from compile.emit.columns import columns_of
@@ -135,3 +135,19 @@ def test_bits_are_chosen_by_decisions_on_rows_that_the_rounding_did_not_see() ->
     got, want = made.forest.raw_scores(other), forest.raw_scores(other)
     assert (decide(got) != decide(want)).mean() < 3e-3
     assert np.abs(got - want).max() <= made.worst_error
+
+
+@pytest.mark.parametrize("mode", ["exact", "fixed", "compact"])
+def test_more_than_255_thresholds_a_feature_and_few_ranges_of_them(mode: str) -> None:
+    """One type holds a feature's thresholds, another the runs of their top bytes: only the second fits a byte."""
+    x, y = data(0, 4000)
+    made = RandomForestClassifier(60, max_leaf_nodes=64, random_state=0, n_jobs=1).fit(x, y)
+    forest = frontends.load(made).forest
+    ranks = rank_forest(forest)
+    assert max(len(slot.keys) for slot in ranks.numeric) > 255
+    for name in ("x86_64", "aarch64", "armv7", "cortex-m4", "cortex-m0"):
+        compiled = compile_for(forest, name, mode, x)
+        rows = x[:8]
+        np.testing.assert_array_equal(
+            compiled.scores(rows), compiled.code.forest.raw_scores(rows), err_msg=name
+        )

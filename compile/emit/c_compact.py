@@ -188,8 +188,7 @@ def _runs(forest: Forest, columns: Sequence[_Column], kind: str) -> str:
         slots.append(f"{{{', '.join(map(str, members))}}}")
     size = c_text.unsigned(max(len(c.slot.keys) for c in columns) or 1)
     feature = c_text.unsigned(forest.n_features)
-    struct = f"{feature} feature; {size} count, missing; uint16_t runs;"
-    struct = struct if len(tops) > 255 else struct.replace("uint16_t", "uint8_t")
+    struct = f"{feature} feature; {size} count, missing; {c_text.unsigned(len(tops))} runs;"
     struct += (" uint8_t zero;" if zero else "") + (" uint8_t mixed;" if mixed else "")
     packed = np.packbits(np.concatenate([c.nan_left for c in columns]), bitorder="little").tolist()
     return (
