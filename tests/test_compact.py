@@ -141,7 +141,7 @@ def test_bits_are_chosen_by_decisions_on_rows_that_the_rounding_did_not_see() ->
 def test_more_than_255_thresholds_a_feature_and_few_ranges_of_them(mode: str) -> None:
     """One type holds a feature's thresholds, another the runs of their top bytes: only the second fits a byte."""
     x, y = data(0, 4000)
-    made = RandomForestClassifier(60, max_leaf_nodes=64, random_state=0, n_jobs=1).fit(x, y)
+    made = RandomForestClassifier(120, max_leaf_nodes=64, random_state=0, n_jobs=1).fit(x, y)
     forest = frontends.load(made).forest
     ranks = rank_forest(forest)
     assert max(len(slot.keys) for slot in ranks.numeric) > 255
