@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compile import accuracy, calibrate, cost, forest_file, frontends, kernels, toolchain, verify
-from compile.check import FIXED_ENTRY, HEAT_ROWS, verify_bundle
+from compile.check import FIXED_ENTRY, verify_bundle
 from compile.decide import FittedPipeline, decide
 from compile.emit import trees
 from compile.emit.decide import pipeline_c
@@ -46,6 +46,8 @@ from edge_runtime.recording import Split
 __all__ = ["build", "verify_bundle"]
 
 DEFAULT_TARGETS = ("host", "aarch64", "armv7")
+HEAT_ROWS = 2000
+"""Rows of the data that tell the emitter which branches are hot."""
 PROOF_ROWS = 160
 """Rows on which every target is compared and counted at each build; `verify` compares all it is given."""
 

@@ -24,8 +24,6 @@ from edge_runtime.errors import BadInput, CheckFailed
 
 FIXED_ENTRY = "model.fixed"
 """The forest of the targets whose leaves are in fixed point; `model.forest` is the training library's."""
-HEAT_ROWS = 2000
-"""Rows of the data that tell the emitter, and the search for witness rows, which branches are hot."""
 WITNESS_ROWS = 20_000
 """At most this many, which is enough for 12,000 splits."""
 
@@ -93,7 +91,6 @@ def _rows(
     parts = []
     if matrix is not None:
         parts.append(matrix.features[matrix.sample(rows)])
-        exact = exact.counted(matrix.features[matrix.sample(HEAT_ROWS)])
     parts += [probe_rows(exact, rows), witness_rows(exact, WITNESS_ROWS)]
     features = np.concatenate(parts)
     return features, told.raw_scores(features)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from compile import elf, forest_file, frontends
-from compile.check import FIXED_ENTRY, HEAT_ROWS
+from compile.build import HEAT_ROWS
+from compile.check import FIXED_ENTRY
 from compile.emit.trees import emit
 from compile.forest import Forest
 from compile.matrix import Matrix

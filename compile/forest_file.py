@@ -1,8 +1,8 @@
 """A Forest in a bundle: what `verify` compares every artifact with, bit for bit.
 
 The Treelite checkpoint beside it is for GTIL; it cannot hold everything that the libraries do (LightGBM takes
-values up to 1e-35 for zero before it compares), so it is no oracle. The training counts stay behind: they tell how
-many training rows reached a leaf, and no inference needs them.
+values up to 1e-35 for zero before it compares), so it is no oracle. The counts go along: the emitted code is laid out
+by them, and only who knows its layout makes rows that reach every test in it (witness.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ def to_bytes(forest: Forest) -> bytes:
     for field in fields(Forest):
         value = getattr(forest, field.name)
         (arrays if isinstance(value, np.ndarray) else rest)[field.name] = value
-    arrays["count"] = np.zeros(0)
     rest["category_sets"] = [[sorted(c.left), sorted(c.right), c.other_left] for c in forest.category_sets]
     rest["code_rule"] = forest.code_rule.name
     rest["post"] = [getattr(forest.post, field.name) for field in fields(PostTransform)]
@@ -35,11 +34,10 @@ def to_bytes(forest: Forest) -> bytes:
 
 
 def from_bytes(data: bytes) -> Forest:
-    """The forest that `to_bytes` wrote; its counts are zero."""
+    """The forest that `to_bytes` wrote."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     rest = json.loads(arrays.pop("rest").tobytes())
-    arrays["count"] = np.zeros(len(arrays["feature"]))
     return Forest(
         **arrays,
         feature_names=tuple(rest["feature_names"]),

@@ -27,4 +27,7 @@ def test_a_forest_in_a_bundle_answers_as_before() -> None:
     again = forest_file.from_bytes(data)
     rows = probe_rows(forest, 500)
     assert again.raw_scores(rows).tobytes() == forest.raw_scores(rows).tobytes()
+    np.testing.assert_array_equal(
+        again.count, forest.count
+    )  # the rows of `verify` follow the code, and that them
     assert forest_file.to_bytes(again) == data
