@@ -26,7 +26,9 @@ SEED = 20261124
 Steps = list[tuple[int, bool]]
 """Splits, and whether the way goes right there."""
 Goals = NDArray[np.int64]
-"""What rows are wanted for, as numbers: 2 * block + right. right: the side of the threshold, at its edge."""
+"""What rows are wanted for, as numbers: 3 * block + side. side: 0 and 1 are the threshold's, at its edge, left and
+right; NAN is a missing value, where the feature's splits do not all send it the same way."""
+NAN = 2
 
 
 class _Blocks(NamedTuple):
@@ -56,9 +58,10 @@ def observable_splits(forest: Forest, rows: NDArray[np.float32]) -> set[int]:
     """
     search = _Search(forest)
     reached = np.concatenate([search.reached(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
-    sides = np.bincount(np.unique(reached) // 2, minlength=len(search.blocks.node))
+    unseen = {goal // 3 for goal in set(search.tries) - set(reached.tolist())}
     nodes, first = np.unique(search.blocks.node, return_index=True)
-    return set(nodes[sides[first] == 2].tolist())
+    tests = forest.feature[nodes] >= 0
+    return {n for n, b in zip(nodes[tests].tolist(), first[tests].tolist(), strict=True) if b not in unseen}
 
 
 def witness_rows(forest: Forest, limit: int) -> NDArray[np.float32]:
@@ -90,7 +93,10 @@ class _Search:
         self.parent[forest.right[splits]] = splits
         tests = np.nonzero(forest.feature[self.blocks.node] >= 0)[0].tolist()
         # How often each may still be tried: a way may be barred by what a row cannot be.
-        self.tries = {2 * block + side: TRIES for block in tests for side in (0, 1)}
+        self.tries = {3 * block + side: TRIES for block in tests for side in (0, 1)}
+        slots = np.bincount([slot.feature for slot in ranks.numeric], minlength=forest.n_features)
+        both_ways = (slots > 1)[forest.feature[self.blocks.node]] & (forest.category[self.blocks.node] < 0)
+        self.tries |= {3 * block + NAN: TRIES for block in tests if both_ways[block]}
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Rows until every goal is reached, or has been tried often enough."""
@@ -120,8 +126,10 @@ class _Search:
             node = blocks.node[block]
             right = ~forest.goes_left(node, keys, codes, row[tests])
             edge = keys[row[tests], forest.feature[node]] == forest.threshold_key[node] + right
-            edge |= forest.category[node] >= 0
-            found.append(np.unique((block * 2 + right)[edge].astype(np.int64)))
+            missing = np.isnan(rows[row[tests], forest.feature[node]]) & (forest.category[node] < 0)
+            edge |= (forest.category[node] >= 0) | missing
+            side = np.where(missing, NAN, right)
+            found.append(np.unique((block * np.int64(3) + side)[edge]))
             at = blocks.left[at]  # of a leaf, where it goes
             at[tests] = np.where(right, blocks.right[block], at[tests])
             walking = at != END
@@ -132,10 +140,12 @@ class _Search:
         """For each goal a row that reaches a split, on one edge of its threshold, and a leaf, if any can."""
         rows: NDArray[np.float32] = np.stack([self.rng.choice(p, len(goals)) for p in self.points], 1)
         for row, goal in zip(rows, goals, strict=True):
-            block, right = divmod(goal, 2)
+            block, side = divmod(goal, 3)
             split, leaf = int(self.blocks.node[block]), int(self.blocks.via[block])
-            steps = [(split, bool(right)), *self._way_to(split), *(self._way_to(leaf) if leaf >= 0 else ())]
+            steps = [(split, side == 1), *self._way_to(split), *(self._way_to(leaf) if leaf >= 0 else ())]
             self._lead(row, steps)
+            if side == NAN:
+                row[self.forest.feature[split]] = np.nan
         return rows
 
     def _lead(self, row: NDArray[np.float32], steps: Steps) -> None:
