@@ -34,6 +34,7 @@ from compile.modes import Choice, alone, choose
 from compile.neural import bundle as network_bundle
 from compile.neural import load as networks
 from compile.neural.agreement import GATE as AGREEMENT
+from compile.neural.agreement import check_gate
 from compile.neural.attach import attach
 from compile.pipeline import Pipeline
 from compile.probes import probe_rows
@@ -112,8 +113,7 @@ def build(
     """
     names = targets.split(",") if isinstance(targets, str) else targets
     chosen = list({t.name: t for t in map(target, names)}.values())
-    if not 0 <= agreement <= 1:
-        raise BadInput(f"agreement {agreement:g}: is a share of rows; give 0 to 1")
+    check_gate(agreement)
     if not isinstance(data, Path | str | None):
         raise BadInput(
             f"data: is of {type(data).__name__}; give the path of the .npz that features_to_npz wrote"

@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 
 from compile.neural.graph import Array
 from compile.neural.quantise import decisions
-from edge_runtime.errors import CheckFailed
+from edge_runtime.errors import BadInput, CheckFailed
 
 GATE = 0.99
 """The share of held-out rows on which the quantised network must decide as the float one."""
+
+
+def check_gate(gate: float) -> None:
+    """Raise BadInput where a gate is no share."""
+    if not 0 <= gate <= 1:
+        raise BadInput(f"agreement {gate:g}: is a share of decisions; give a number from 0 to 1")
 
 
 def measure(

@@ -86,8 +86,7 @@ def prepare(
     rows on which the quantised network must decide as the float one.
     Raises BadInput for what cannot be built, CheckFailed where the quantised network agrees too rarely.
     """
-    if not 0 <= gate <= 1:
-        raise BadInput(f"agreement {gate}: is a share of decisions; give a number from 0 to 1")
+    agreement.check_gate(gate)
     graph = load(model)
     if is_quantised(graph):
         data = flatbuffer.write(graph) if isinstance(model, Graph) else None
