@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compile import elf, longest
+from compile import elf, worst_case
+from compile.emit import turns
 from compile.emit.trees import TreeCode
 from compile.emulate import ENDLESS, Call, Machine, Out
-from compile.machine_code import Unreadable
+from compile.machine_code import Unreadable, decoder, functions
 from compile.targets import Form, Target
 from compile.targets import target as host_target
 from compile.toolchain import LIBRARY, image, program
@@ -105,20 +106,32 @@ def measure(artifact: bytes, target: Target, inputs: Inputs, endless: int = ENDL
 def bound(artifact: bytes, target: Target, code: TreeCode) -> dict[str, Any]:
     """For a manifest: the most instructions of the model's entry point on any row, or why that is not known.
 
-    found: from the structure of what the emitter wrote; from the machine code, where its loops are the emitter's;
-    or from the machine code with turns of a compiler's loops inferred from sample rows, which proves nothing.
+    found: from the structure of what the emitter wrote, from the machine code and the marks of its loops, or both.
     """
+    known = code.worst_instructions
+    found = ["the emitted blocks"] if known is not None else []
+    total = known or 0
+    if known is None or code.turns:
+        try:
+            total += _from_machine_code(artifact, target, code)
+        except Unreadable as e:
+            return {"instructions": None, "because": str(e)}
+        found.append("the machine code")
+    return {"instructions": total, "found": f"from {' and '.join(found)}"}
+
+
+def _from_machine_code(artifact: bytes, target: Target, code: TreeCode) -> int:
+    """The most instructions of C and of small assembly: the model's entry point's, or its part's that is C."""
+    data = image(artifact, target) if target.form is Form.FREESTANDING else artifact
+    linked = elf.parse(data, what=target.name)
+    marks = [m for s in linked.sections if s.name == turns.SECTION for m in turns.marks_of(s.content(data))]
+    entry = linked.exports[MODEL_ENTRY_POINT]
     if code.worst_instructions is not None:
-        return {"instructions": code.worst_instructions, "found": "from the emitted blocks"}
-    if code.style == "threaded" and target.machine == "aarch64":
-        # Not to be read: a leaf's value, which is data, lies behind the `bl` that takes its address.
-        return {"instructions": None, "because": "C makes the row's words, and literals lie between the code"}
-    try:
-        most = longest.most_instructions(artifact, target, MODEL_ENTRY_POINT, code.forest, code.rank_turns)
-    except Unreadable as e:
-        return {"instructions": None, "because": str(e)}
-    found = "from the machine code" + (", turns of loops inferred from sample rows" if most.inferred else "")
-    return {"instructions": most.instructions, "found": found}
+        (entry,) = (m.address for m in marks if m.kind == turns.Turn.ENTRY)
+    graph = functions(decoder(target.machine, linked), entry)
+    return worst_case.most_instructions(
+        graph, entry, marks, {int(k): n for k, n in code.turns.items()}, thumb=linked.machine == elf.EM_ARM
+    )
 
 
 def check_bound(cost: dict[str, Any], name: str) -> None:

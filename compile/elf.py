@@ -50,6 +50,10 @@ class Section(NamedTuple):
         """Whether it holds instructions."""
         return bool(self.flags & _SHF_EXECINSTR)
 
+    def content(self, data: bytes) -> bytes:
+        """Its bytes in the file that it is of."""
+        return data[self.offset : self.offset + self.size]
+
 
 class Segment(NamedTuple):
     """What a loader maps: `data` at `address`, zeros up to `memory_size` bytes."""

@@ -113,6 +113,21 @@ class Forest:
         """Number of trees."""
         return len(self.roots) - 1
 
+    def depths(self) -> Ints:
+        """(nodes,), splits above a node."""
+        depth = np.zeros(len(self.feature), np.int32)
+        level = self.roots[:-1]
+        while len(level := level[self.feature[level] >= 0]):
+            children = np.concatenate([self.left[level], self.right[level]])
+            depth[children] = np.tile(depth[level] + 1, 2)
+            level = children
+        return depth
+
+    def tree_depths(self) -> Ints:
+        """(trees,), splits on a tree's longest way."""
+        deepest: Ints = np.maximum.reduceat(self.depths(), self.roots[:-1])
+        return deepest
+
     def raw_scores(self, x: NDArray[np.float32]) -> Floats:
         """Raw scores, float64 (rows, outputs), of float32 `x` (rows, features): bit for bit the library's."""
         x = np.ascontiguousarray(x, np.float32)

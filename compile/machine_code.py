@@ -38,12 +38,18 @@ class Step(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Instructions that are executed one after the other."""
+    """Instructions that are executed one after the other.
+
+    end: the address behind them. falls_through: nothing there branches. leaves: the function may be left there.
+    """
 
     start: int
     instructions: int
     successors: tuple[int, ...]
     calls: tuple[int, ...]
+    end: int
+    falls_through: bool
+    leaves: bool
 
 
 Decoder = Callable[[int], Step]
@@ -84,12 +90,12 @@ def _block(steps: dict[int, Step], leaders: set[int], start: int) -> Block:
         following = at + step.size
         if step.kind is Kind.CALL:
             calls.append(step.target)
-        if step.kind in {Kind.JUMP, Kind.LEAVE}:
-            return Block(start, count, (step.target,) if step.kind is Kind.JUMP else (), tuple(calls))
-        if step.kind is Kind.BRANCH:
-            return Block(start, count, (following, step.target), tuple(calls))
-        if following in leaders:
-            return Block(start, count, (following,), tuple(calls))
+        ends = step.kind not in {Kind.PLAIN, Kind.CALL}
+        if ends or following in leaders:
+            successors = {Kind.JUMP: (step.target,), Kind.LEAVE: (), Kind.BRANCH: (following, step.target)}
+            leaves = step.kind in {Kind.LEAVE, Kind.MAY_LEAVE}
+            ways = successors.get(step.kind, (following,))
+            return Block(start, count, ways, tuple(calls), following, not ends, leaves)
         at = following
 
 

@@ -29,11 +29,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from compile.emit import aarch64_words
+from compile.emit import aarch64_words, turns
 from compile.emit.aarch64_sums import WINDOW, Sums, lanes
 from compile.emit.aarch64_words import count_instructions
 from compile.emit.blocks import CALL, JUMP, BlockWriter, Op
 from compile.emit.flow import END, Flow, Taste
+from compile.emit.turns import Turn
 from compile.emit.words import Words, columns_of, words_of
 from compile.forest import Forest
 
@@ -78,17 +79,15 @@ def compared_slots(flow: Flow, words: Words) -> list[int]:
     return sorted({slot for slot, rank in tests if (slot, rank) not in words.place})
 
 
-def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> tuple[str, int | None]:
+def trees_s(flow: Flow, words: Words, compared: Sequence[int], *, integer: bool) -> tuple[str, int]:
     """Assembly that defines `edge_model_scores` and, if `integer`, the hidden `edge_trees_i32`.
 
-    Also the most instructions that `edge_model_scores` can take; None where C makes its words.
+    Also the most instructions that `edge_model_scores` can take, without those of C that makes its words.
     """
     writer = _Writer(flow, words, compared)
     lines = list(writer.text(integer=integer))
-    if writer.maker is None:
-        return "\n".join(lines) + "\n", None
-    around = sum(map(count_instructions, writer.straight))
-    return "\n".join(lines) + "\n", around + writer.longest_way + writer.maker.longest_f32
+    longest = sum(map(count_instructions, writer.straight)) + writer.longest_way
+    return "\n".join(lines) + "\n", longest + (writer.maker.longest_f32 if writer.maker else 0)
 
 
 class _Writer(BlockWriter):
@@ -118,7 +117,8 @@ class _Writer(BlockWriter):
             if self.maker is not None:
                 yield from self.maker.code(kind)
             else:
-                yield f"    b .Lfill_{kind}"
+                fill = [f"    b .Lfill_{kind}"]
+                yield from self._counted(iter(fill)) if kind == "f32" else fill
         yield from self._by_memory(kinds)
         yield ".Ltrees:"
         for number, order in enumerate(self.flow.order):
@@ -157,11 +157,13 @@ class _Writer(BlockWriter):
         if self.maker is not None:
             return
         for kind in kinds:
-            yield f".Lfill_{kind}:\n    add x1, sp, #{_WORDS}\n    bl edge_words_{kind}"
+            fill = [f".Lfill_{kind}:", f"    add x1, sp, #{_WORDS}", f"    bl edge_words_{kind}"]
+            yield from self._counted(iter(fill)) if kind == "f32" else fill
             if kind != kinds[-1]:
                 yield "    b .Lloads"
+        yield turns.s(Turn.ENTRY, "edge_words_f32")
         yield ".Lloads:"
-        yield from self._load_words()
+        yield from self._counted(self._load_words())
 
     def _move_stack(self, op: str) -> Iterator[str]:
         if self.frame >> 12:

@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compile.emit import c_table, c_text
+from compile.emit import c_table, c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.forest import Forest
 from compile.ranks import Ranks
 
 MAX_LEAVES = 64
+UNROLLED = 2
+"""Splits that fail, or trees that are added, in one turn: marks keep a compiler from unrolling a loop."""
+_CLEARED = 64
+"""Bytes that are cleared in one turn."""
+_LONGEST_CYCLE = 16
+"""Outputs that are added to in one turn at most: more would be too much code."""
 BLOCK = 512
 """Trees whose words are worked on at a time: 4 KiB at most."""
 
@@ -26,6 +33,29 @@ BLOCK = 512
 def fits(ranks: Ranks) -> bool:
     """Whether every tree's leaves fit into a word, and all splits are numeric."""
     return not ranks.categorical and bool(ranks.numeric) and _most_leaves(ranks.forest) <= MAX_LEAVES
+
+
+def most_turns(ranks: Ranks) -> Most:
+    """The most turns of the loops of `edge_walk` in one call."""
+    forest = ranks.forest
+    block = _block_trees(forest)
+    sizes = [min(block, forest.n_trees - first) for first in range(0, forest.n_trees, block)]
+    per_clear = _per_clear(_bits(forest))
+    outputs = forest.leaf_values.shape[1] if forest.tree_output[0] < 0 else 0
+    return {
+        Turn.PART: len(sizes),
+        Turn.CLEAR: sum(-(-size // per_clear) for size in sizes),
+        Turn.SLOT: len(sizes) * len(ranks.numeric),
+        Turn.SPLITS: int((forest.feature >= 0).sum()) // UNROLLED,
+        Turn.SPLIT: len(sizes) * len(ranks.numeric) * (UNROLLED - 1),
+        Turn.TREE: sum(size // _together(forest) for size in sizes),
+        Turn.OUTPUT: outputs * forest.n_trees,
+    }
+
+
+def _bits(forest: Forest) -> int:
+    """Of a tree's word."""
+    return 32 if _most_leaves(forest) <= 32 else 64
 
 
 def _most_leaves(forest: Forest) -> int:
@@ -50,10 +80,11 @@ class _Tables:
 def bitvector_c(ranks: Ranks) -> str:
     """C source that defines `edge_walk(const edge_rank *q, double *raw_scores)` and its tables."""
     forest = ranks.forest
-    bits = 32 if _most_leaves(forest) <= 32 else 64
+    bits = _bits(forest)
     tables = _Tables()
-    for start in range(0, forest.n_trees, BLOCK):
-        _block(ranks, range(start, min(start + BLOCK, forest.n_trees)), tables)
+    block = _block_trees(forest)
+    for start in range(0, forest.n_trees, block):
+        _block(ranks, range(start, min(start + block, forest.n_trees)), tables)
     sizes = [len(s.keys) + 1 for s in ranks.numeric] + [0] * len(ranks.categorical)
     at = np.cumsum([0, *sizes])
     full = (1 << bits) - 1
@@ -119,46 +150,87 @@ def _leaves(forest: Forest, tables: _Tables) -> str:
 def _walk(ranks: Ranks, bits: int, stride: int) -> str:
     forest = ranks.forest
     real = "float" if forest.single else "double"
-    width = forest.leaf_values.shape[1]
-    outputs = forest.tree_output
-    cycle = c_table.cycle_of(outputs)
-    table, start = (
-        "",
-        [c_text.number(v if forest.base_first else 0.0, single=forest.single) for v in forest.base],
+    start = [c_text.number(v if forest.base_first else 0.0, single=forest.single) for v in forest.base]
+    block, together, per_clear = _block_trees(forest), _together(forest), _per_clear(bits)
+    table = ""
+    if forest.tree_output[0] >= 0 and not _cycle(forest):
+        table = c_text.array(c_text.unsigned(forest.n_outputs), "edge_outputs", forest.tree_output.tolist())
+    fail = "".join(
+        f"                left[edge_trees[entry + {k}]] &= edge_masks[entry + {k}];\n"
+        for k in range(UNROLLED)
     )
-    leaf = "edge_first_leaf[first + t] + EDGE_FIRST_BIT(left[t])"
-    if outputs[0] < 0:
-        add = f"""const {real} *leaf = edge_leaves + (size_t)({leaf}) * {width};
-            for (uint32_t o = 0; o < {width}; o++)
-                sum[o] += leaf[o];"""
-    elif cycle:
-        add = f"sum[output] += edge_leaves[{leaf}];\n            output = output + 1 == {cycle} ? 0 : output + 1;"
-    else:
-        add = f"sum[edge_outputs[first + t]] += edge_leaves[{leaf}];"
-        table = c_text.array(c_text.unsigned(forest.n_outputs), "edge_outputs", outputs.tolist())
-    builtin = "__builtin_ctz" if bits == 32 else "__builtin_ctzll"
+    last = (forest.n_trees - 1) % block + 1
+    rest = "".join(_add(forest, k) for k in range(last % together))
     return f"""\
-{table}#include <stddef.h>
-#define EDGE_FIRST_BIT(word) ((uint32_t){builtin}(word))
+{table}
+#define EDGE_LEAF(t) (edge_first_leaf[first + (t)] + (uint32_t)__builtin_ctz{"ll" if bits == 64 else ""}(left[t]))
+typedef uint{bits}_t edge_words __attribute__((vector_size({_CLEARED}), may_alias));
 
 static void edge_walk(const edge_rank *q, double *raw_scores)
 {{
     {real} sum[{forest.n_outputs}] = {{{", ".join(start)}}};
-    uint{bits}_t left[{min(BLOCK, forest.n_trees)}];
+    uint{bits}_t left[{-(-block // per_clear) * per_clear}] __attribute__((aligned({_CLEARED})));
     const uint32_t *ends = edge_ends;
-{"    uint32_t output = 0;" if cycle and outputs[0] >= 0 else ""}
-    for (uint32_t first = 0; first < {forest.n_trees}; first += {BLOCK}, ends += {stride}) {{
-        uint32_t trees = {forest.n_trees} - first < {BLOCK} ? {forest.n_trees} - first : {BLOCK};
-        for (uint32_t t = 0; t < trees; t++)
-            left[t] = ~(uint{bits}_t)0;
+    for (uint32_t first = 0; first < {forest.n_trees}; first += {block}, ends += {stride}) {{
+        {turns.c(Turn.PART)}
+        uint32_t trees = {forest.n_trees} - first < {block} ? {forest.n_trees} - first : {block}, t = 0;
+        for (; t < trees; t += {per_clear}) {{
+            {turns.c(Turn.CLEAR)}
+            *(edge_words *)(left + t) = ~(edge_words){{0}};
+        }}
         for (uint32_t i = 0; i < EDGE_NUMERIC; i++) {{
+            {turns.c(Turn.SLOT)}
             const uint32_t *end = ends + edge_rank_at[i];
-            for (uint32_t entry = end[0], stop = end[q[i]]; entry < stop; entry++)
+            uint32_t entry = end[0], stop = end[q[i]];
+            for (; stop - entry >= {UNROLLED}; entry += {UNROLLED}) {{
+                {turns.c(Turn.SPLITS)}
+{fail}            }}
+            for (; entry < stop; entry++) {{
+                {turns.c(Turn.SPLIT)}
                 left[edge_trees[entry]] &= edge_masks[entry];
+            }}
         }}
-        for (uint32_t t = 0; t < trees; t++) {{
-            {add}
-        }}
+        for (t = 0; trees - t >= {together}; t += {together}) {{
+            {turns.c(Turn.TREE)}
+{"".join(_add(forest, k) for k in range(together))}        }}
+        if (t < trees) {{
+{rest}        }}
     }}
 {c_table.finish_c(forest)}}}
 """
+
+
+def _cycle(forest: Forest) -> int:
+    """n where tree t adds to output t mod n and a turn is for n trees or more, else 0."""
+    cycle = c_table.cycle_of(forest.tree_output) if forest.tree_output[0] >= 0 else 0
+    return cycle if cycle <= _LONGEST_CYCLE else 0
+
+
+def _together(forest: Forest) -> int:
+    """Trees that are added in one turn, as many to each output."""
+    cycle = _cycle(forest)
+    return cycle * -(-UNROLLED // cycle) if cycle else 1
+
+
+def _block_trees(forest: Forest) -> int:
+    together = _together(forest)
+    return min(BLOCK // together * together, forest.n_trees)
+
+
+def _per_clear(bits: int) -> int:
+    return 8 * _CLEARED // bits
+
+
+def _add(forest: Forest, number: int) -> str:
+    """C that adds the leaf of one of a turn's trees."""
+    width = forest.leaf_values.shape[1]
+    if forest.tree_output[0] < 0:
+        return f"""\
+            for (uint32_t o = 0; o < {width}; o++) {{
+                {turns.c(Turn.OUTPUT)}
+                sum[o] += edge_leaves[(uint64_t)EDGE_LEAF(t + {number}) * {width} + o];
+            }}
+"""
+    cycle = _cycle(forest)
+    output = str(number % cycle) if cycle else f"edge_outputs[first + t + {number}]"
+    return f"            sum[{output}] += edge_leaves[EDGE_LEAF(t + {number})];\n"

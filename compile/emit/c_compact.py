@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import c_compact_text, c_heap, c_preorder, c_ranks, c_table, c_text
+from compile.emit import c_compact_text, c_heap, c_preorder, c_ranks, c_table, c_text, turns
 from compile.emit.columns import MISSING, columns_of
 from compile.emit.packed import filled, plan
+from compile.emit.turns import Most, Turn
 from compile.forest import ZERO_KEY, Forest, Ints
 from compile.quantise import Fixed
 from compile.ranks import CategorySlot, NumericSlot, Ranks
@@ -87,8 +88,8 @@ def _bits_of(ranks: Ranks, is_free: Callable[[int], bool] = lambda _number: True
 
 def compact(
     ranks: Ranks, quantised: Fixed, kinds: Sequence[str], *, thumb: bool
-) -> tuple[str, dict[str, str]]:
-    """C source of the model, and assembly for Thumb-2 where that is asked for and fits.
+) -> tuple[str, dict[str, str], Most]:
+    """C source of the model, assembly for Thumb-2 where that is asked for and fits, the most turns of their loops.
 
     `ranks` are those of `quantised.integers`.
     """
@@ -104,13 +105,33 @@ def compact(
         "OUTPUTS": forest.n_outputs,
         "BASE": ", ".join(map(str, planned.base)),
         "CALL": walk.call,
-        "FINISH": c_table.finish_c(forest, quantised.shift),
+        "FINISH": c_table.small_finish_c(forest, quantised.shift),
     }
     parts = [c_compact_text.SMALL, f"enum {{ EDGE_BITS = {bits.total} }};\n"]
     parts += [_bits_c(forest, bits, kind) for kind in kinds]
     parts += [walk.c, c_table.SCALED, filled(c_compact_text.FINISH, finish)]
     parts += [filled(c_compact_text.ENTRIES[kind], {"KIND": kind}) for kind in kinds]
-    return "\n".join(parts), walk.files
+    return "\n".join(parts), walk.files, turns.together(_most_turns(bits, forest.n_outputs), walk.turns)
+
+
+def _most_turns(bits: _Bits, outputs: int) -> Most:
+    """The most turns in one call of the loops around the walk."""
+    most = dict.fromkeys((Turn.RUN, Turn.HALVING, Turn.WORD, Turn.MISSING), 0)
+    most |= {Turn.CLEAR: (bits.total + 31) // 32, Turn.SLOT: len(bits.columns), Turn.OUTPUT: outputs}
+    for column in bits.columns:
+        count = len(column.slot.keys)
+        runs = [np.unique(k.astype(np.int64) >> 24, return_counts=True)[1] for k in _keys(column.slot)]
+        most[Turn.RUN] += max(map(len, runs))
+        most[Turn.HALVING] += max(int(r.max()).bit_length() for r in runs)
+        most[Turn.WORD] += (column.first + count - 1 >> 5) - (column.first >> 5)
+        most[Turn.MISSING] += count * column.mixed
+    most[Turn.WORD] += sum((chosen.rows.shape[1] + 31) // 32 for chosen in bits.categorical)
+    return most
+
+
+def _keys(slot: NumericSlot) -> tuple[Ints, Ints]:
+    """The thresholds for float32 features, and for integer ones."""
+    return slot.keys, slot.integer_thresholds()
 
 
 def _bits_c(forest: Forest, bits: _Bits, kind: str) -> str:
@@ -137,8 +158,8 @@ def _bits_c(forest: Forest, bits: _Bits, kind: str) -> str:
         if kind == "f32":
             text += c_text.array("uint32_t", f"edge_sets{number}", list(_set_words(chosen.rows, words)), 8)
         body += f"    {{\n        uint32_t code;\n{code}"
-        body += f"        for (uint32_t w = 0; w < {words}; w++)\n"
-        body += f"            bits[{at} + w] = edge_sets{number}[code * {words} + w];\n    }}\n"
+        body += f"        for (uint32_t w = 0; w < {words}; w++) {{\n            {turns.c(Turn.WORD)}\n"
+        body += f"            bits[{at} + w] = edge_sets{number}[code * {words} + w];\n        }}\n    }}\n"
         at += words
     return (
         text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from compile.emit import turns
+
 SMALL = """
 #ifdef __clang__
 #define EDGE_SMALL __attribute__((minsize))
@@ -22,7 +24,7 @@ static inline int32_t edge_leaf(uint32_t bit, uint32_t width)
 
 """
 
-SET = """
+SET = turns.named("""
 /* Set the bits from .. to - 1. */
 static inline void edge_set(uint32_t *bits, uint32_t from, uint32_t to)
 {
@@ -31,28 +33,33 @@ static inline void edge_set(uint32_t *bits, uint32_t from, uint32_t to)
     uint32_t *last = bits + ((to - 1) >> 5);
     uint32_t mask = ~0u << (from & 31);
     for (bits += from >> 5; bits < last; bits++) {
+        EDGE_TURN(WORD);
         *bits |= mask;
         mask = ~0u;
     }
     *last |= mask & ~0u >> (-to & 31);
 }
 
-"""
+""")
 
-SEARCH_BODY = """\
+SEARCH_BODY = turns.named("""\
     const int8_t *run = edge_tops_KIND;
     const uint8_t *low = edge_low_KIND;
     __typeof__(&edge_ends_KIND[0]) end_of = edge_ends_KIND;
     uint32_t first = 0;
     for (uint32_t i = 0; i < sizeof edge_slots_KIND / sizeof *edge_slots_KIND; i++) {
+        EDGE_TURN(SLOT);
         __typeof__(&edge_slots_KIND[0]) s = edge_slots_KIND + i;
         int32_t key = KEY;
         int32_t top = key >> 24;
         uint32_t below = 0, end = 0, r = 0;
-        while (run[r] < top) /* the last is 127, which only NaN's bits come to */
+        while (run[r] < top) { /* the last is 127, which only NaN's bits come to */
+            EDGE_TURN(RUN);
             below = end_of[r++];
+        }
         end = run[r] == top ? end_of[r] : below;
         while (below < end) {
+            EDGE_TURN(HALVING);
             uint32_t middle = (below + end) >> 1;
             uint32_t value;
             __builtin_memcpy(&value, low + 3 * middle, 4);
@@ -70,28 +77,33 @@ SEARCH_BODY = """\
         run += s->runs;
         end_of += s->runs;
     }
-"""
+""")
 
-MIXED = """
+MIXED = turns.named("""
             if (s->mixed) { /* NaN goes left at some of the slot's splits, and right at others */
-                for (uint32_t n = first; n < first + s->count; n++)
+                for (uint32_t n = first; n < first + s->count; n++) {
+                    EDGE_TURN(MISSING);
                     bits[n >> 5] |= (uint32_t)(edge_nan_left_KIND[n >> 3] >> (n & 7) & 1) << (n & 31);
+                }
                 below = s->count;
-            }"""
+            }""")
 
-WALK_C = """\
+WALK_C = turns.named("""\
 static void edge_add_trees(const uint32_t *bits, int32_t *sum)
 {
     const SPLIT *at = edge_splits;
     const LENGTH *length = edge_lengths;
     uint32_t place = 0;
     for (uint32_t part = 0; part < sizeof edge_parts / sizeof *edge_parts; part++) {
+        EDGE_TURN(PART);
         uint32_t width = edge_parts[part].width;
         TOTAL
         for (uint32_t tree = edge_parts[part].trees; tree; tree--) {
+            EDGE_TURN(TREE);
             const SPLIT *next = at;
             uint32_t splits = SPLITS, left = splits, leaf = place;
             while (left) {
+                EDGE_TURN(SPLIT);
                 uint32_t split = *next++;
                 uint32_t word = bits[split >> 5 & (NUMBER >> 5)];
                 word = word >> (split & 31) | word << (-split & 31); /* a rotation: the sign is what left is */
@@ -114,7 +126,7 @@ static void edge_add_trees(const uint32_t *bits, int32_t *sum)
         DONE
     }
 }
-"""
+""")
 
 FINISH = """
 EDGE_SMALL static void edge_walk(const uint32_t *bits, double *raw_scores)
@@ -129,7 +141,7 @@ void edge_add_trees(const uint32_t *bits, int32_t *sum, const uint16_t *splits, 
                     const uint8_t *leaves, const void *parts, const void *end);
 """
 
-WALK_S = """\
+WALK_S = turns.named_s("""\
     .syntax unified
     .thumb
     .text
@@ -147,17 +159,20 @@ edge_add_trees:                 @ r0: bits
     movs r8, #0                 @ the tree's leaves, in bits
 .Lpart:
     ldrh r12, [r6]
+    EDGE_TURN(PART)
     ldrb r7, [r6, #3]
     push {r6}
     movs r3, #0
     mov lr, r3                  @ the part's sum
 .Ltree:
     mov r1, r10
+    EDGE_TURN(TREE)
     mov r5, r8                  @ the leaf, in bits
     SPLITS_LEFT
     cbz r4, .Lleaf
 .Lsplit:
     ldrh r2, [r1]
+    EDGE_TURN(SPLIT)
     lsrs r6, r2, #(BITS + 1)    @ splits of the first subtree, and one
     beq .Llong
     ubfx r3, r2, #5, #(BITS - 5)
@@ -215,18 +230,20 @@ edge_add_trees:                 @ r0: bits
     add.w r1, r1, r3, lsl #1
     adds r1, #2
     b .Lsecond
-"""
+""")
 
-_ENTRY = """\
+_ENTRY = turns.named("""\
 EDGE_SMALL HEAD
 {
     uint32_t bits[(EDGE_BITS + 31) / 32];
-    for (volatile uint32_t *at = bits; at < bits + (EDGE_BITS + 31) / 32; at++)
+    for (volatile uint32_t *at = bits; at < bits + (EDGE_BITS + 31) / 32; at++) {
+        EDGE_TURN(CLEAR);
         *at = 0; /* volatile, or it is a call of memset */
+    }
     edge_bits_KIND(features, bits);
     edge_walk(bits, raw_scores);
 DONE}
-"""
+""")
 ENTRIES = {
     "f32": _ENTRY.replace("HEAD", "int edge_model_scores(const float *features, double *raw_scores)").replace(
         "DONE", "    return 0;\n"
@@ -237,16 +254,19 @@ ENTRIES = {
     ).replace("DONE", ""),
 }
 
-HEAP_C = """
+HEAP_C = turns.named("""
 static void edge_add_trees(const uint32_t *bits, int32_t *sum)
 {
     const uint8_t *at = edge_trees;
     for (uint32_t part = 0; part < sizeof edge_parts / sizeof *edge_parts; part++) {
+        EDGE_TURN(PART);
         uint32_t width = edge_parts[part].width;
         int32_t total = 0;
         for (uint32_t tree = edge_parts[part].trees; tree; tree--) {
+            EDGE_TURN(TREE);
             uint32_t place = 1, number = (uint32_t)at[0] | (uint32_t)at[1] << 8;
             for (uint32_t level = 1;; level++) {
+                EDGE_TURN(SPLIT);
                 uint32_t word = bits[number >> 5];
                 uint32_t parent = place;
                 word = word >> (number & 31) | word << (-number & 31); /* the sign is what left is */
@@ -265,7 +285,7 @@ static void edge_add_trees(const uint32_t *bits, int32_t *sum)
         sum[edge_parts[part].output] += total;
     }
 }
-"""
+""")
 
 HEAP_ASSEMBLED = """\
 void edge_add_trees(const uint32_t *bits, int32_t *sum, const uint8_t *trees, const void *parts, const void *end);
@@ -282,7 +302,7 @@ HEAP_STEP_S = """\
     rors r3, r2
 """
 
-HEAP_S = """\
+HEAP_S = turns.named_s("""\
     .syntax unified
     .thumb
     .text
@@ -297,6 +317,7 @@ edge_add_trees:                 @ r0: bits, r1: sums
     mov r6, r3                  @ parts
 .Lpart:
     ldrh r12, [r6]
+    EDGE_TURN(PART)
     ldrb r7, [r6, #3]
     movs r3, #1
     lsl.w r11, r3, r7
@@ -308,6 +329,7 @@ edge_add_trees:                 @ r0: bits, r1: sums
     mov.w lr, #0                @ the part's sum
 .Ltree:
     ldrh.w r2, [r1, #1]
+    EDGE_TURN(TREE)
     movs r5, #1
     ubfx r3, r2, #5, #7
     ldr.w r3, [r0, r3, lsl #2]
@@ -333,4 +355,4 @@ STEPS    adc.w r5, r5, r5
     cmp r6, r3
     bne .Lpart
     pop {r1, r4, r5, r6, r7, r8, r9, r10, r11, pc}
-"""
+""")

@@ -45,11 +45,7 @@ def _split_bytes(levels: int) -> int:
 
 
 def _levels(plan: Plan) -> int:
-    forest = plan.forest
-    depth = np.zeros(len(forest.feature), np.int32)
-    for node in np.nonzero(forest.feature >= 0)[0]:  # parents come first
-        depth[[forest.left[node], forest.right[node]]] = depth[node] + 1
-    return int(depth.max())
+    return int(plan.forest.tree_depths().max())
 
 
 def walk(plan: Plan, *, thumb: bool) -> Walk:
@@ -61,11 +57,13 @@ def walk(plan: Plan, *, thumb: bool) -> Walk:
         data += [f"/* tree {tree} */ {made[0]}", *map(str, made[1:])]
     text = plan.parts_c() + c_text.array("uint8_t", "edge_trees", [*data, 0, 0, 0, 0], 32)
     values = {"LEVELS": levels, "BYTES": _split_bytes(levels), "LEAVES": 1 << levels}
+    most = plan.most_turns(levels * plan.forest.n_trees)
     if thumb:
         step = "".join(c_compact_text.HEAP_STEP_S for _ in range(levels - 1))
         files = {"walk.S": filled(c_compact_text.HEAP_S, {"STEPS": step, **values})}
-        return Walk(text + c_compact_text.HEAP_ASSEMBLED, _CALL, files, len(data))
-    return Walk(text + filled(c_compact_text.HEAP_C, values), "edge_add_trees(bits, sum)", {}, len(data))
+        return Walk(text + c_compact_text.HEAP_ASSEMBLED, _CALL, files, len(data), most)
+    c = text + filled(c_compact_text.HEAP_C, values)
+    return Walk(c, "edge_add_trees(bits, sum)", {}, len(data), most)
 
 
 def _tree(plan: Plan, tree: int, levels: int) -> list[int]:

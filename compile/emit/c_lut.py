@@ -6,7 +6,12 @@ its thresholds, which are compared as integers (`edge_float_key`) and end with o
 
 from __future__ import annotations
 
-from compile.emit import buckets, c_ranks, c_text
+from collections.abc import Iterator
+
+import numpy as np
+
+from compile.emit import buckets, c_ranks, c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.forest import ZERO_KEY
 from compile.ranks import Ranks
 
@@ -27,7 +32,7 @@ static inline uint32_t edge_trunc(float u)
 
 def ranks_c(ranks: Ranks, *, integer: bool = True, single: bool = True) -> str:
     """`edge_ranks_f32` and `edge_ranks_i32`, those that are asked for, with their tables."""
-    if not ranks.numeric or not all(buckets.has_floats(s) for s in ranks.numeric):
+    if not _has_buckets(ranks):
         return c_ranks.ranks_c(ranks, integer=integer, single=single)
     parts = [c_ranks.types_c(ranks)]
     if single:
@@ -35,6 +40,28 @@ def ranks_c(ranks: Ranks, *, integer: bool = True, single: bool = True) -> str:
     if integer:
         parts.append(_kind(ranks, "i32"))
     return "\n".join(parts)
+
+
+def most_turns(ranks: Ranks) -> Most:
+    """The most turns of the loops of `ranks_c` in one call."""
+    if not _has_buckets(ranks):
+        return c_ranks.most_turns(ranks)
+    return {Turn.SLOT: len(ranks.numeric), Turn.STEP: sum(map(max, _steps(ranks)))}
+
+
+def _steps(ranks: Ranks) -> Iterator[tuple[int, int]]:
+    """Of each slot the most thresholds from where a bucket's search begins to where the next one's does, by kind."""
+    count = buckets.bucket_count(ranks.numeric)
+    for slot in ranks.numeric:
+        group = [s for s in ranks.numeric if s.feature == slot.feature]
+        at = next(i for i, s in enumerate(group) if s is slot)
+        starts = (made(group, count).starts[at] for made in (buckets.float_buckets, buckets.integer_buckets))
+        most = [int(np.diff([*of, len(slot.keys)]).max()) for of in starts]
+        yield most[0], most[1]
+
+
+def _has_buckets(ranks: Ranks) -> bool:
+    return bool(ranks.numeric) and all(buckets.has_floats(s) for s in ranks.numeric)
 
 
 def _kind(ranks: Ranks, kind: str) -> str:
@@ -76,7 +103,7 @@ def _kind(ranks: Ranks, kind: str) -> str:
     text += c_text.array("int32_t", f"edge_limits_{kind}", limits)
     text += c_text.array(start_type, f"edge_start_{kind}", [v for s in starts for v in s], 32)
     zero = any(s.zero_missing for s in ranks.numeric)
-    body = _BODY_F32 if kind == "f32" else _BODY_I32
+    body = turns.named(_BODY_F32 if kind == "f32" else _BODY_I32)
     zero_test = (
         f" || (s->zero && key <= {ZERO_KEY} && key >= -{ZERO_KEY})" if kind == "f32" else "s->zero && !key"
     )
@@ -88,6 +115,7 @@ def _kind(ranks: Ranks, kind: str) -> str:
 _BODY_F32 = """\
     const START *start = edge_start_f32;
     for (uint32_t i = 0; i < EDGE_NUMERIC; i++, start += COUNT) {
+        EDGE_TURN(SLOT);
         __typeof__(&edge_slots_f32[0]) s = edge_slots_f32 + i;
         float v = x[s->feature];
         int32_t key = edge_float_key(v);
@@ -98,21 +126,26 @@ _BODY_F32 = """\
             q[i] = s->missing;
             continue;
         }
-        while (limit[rank] < key)
+        while (limit[rank] < key) {
+            EDGE_TURN(STEP);
             rank++;
+        }
         q[i] = (edge_rank)rank;
     }
 """
 _BODY_I32 = """\
     const START *start = edge_start_i32;
     for (uint32_t i = 0; i < EDGE_NUMERIC; i++, start += COUNT) {
+        EDGE_TURN(SLOT);
         __typeof__(&edge_slots_i32[0]) s = edge_slots_i32 + i;
         int32_t key = x[s->feature];
         uint32_t bucket = key < s->low ? 0u : ((uint32_t)key - (uint32_t)s->low) >> s->shift;
         const int32_t *limit = edge_limits_i32 + s->first;
         uint32_t rank = start[bucket < LAST ? bucket : LAST];
-        while (limit[rank] < key)
+        while (limit[rank] < key) {
+            EDGE_TURN(STEP);
             rank++;
+        }
         q[i] = (edge_rank)(ZERO ? s->missing : rank);
     }
 """

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compile.emit import c_compact_text, c_text
+from compile.emit import c_compact_text, c_text, turns
 from compile.emit.packed import Plan, Walk, filled, rotated
+from compile.emit.turns import Turn
 from compile.forest import Forest, Ints
 
 _SPLIT_BITS, _LEAST_SIZE_BITS = 16, 2
@@ -78,10 +79,11 @@ def walk(plan: Plan, *, thumb: bool) -> Walk:
     text = _splits(stream, form) + plan.parts_c()
     text += c_text.array("uint8_t", "edge_leaves", [*packed, 0, 0, 0, 0], 32)
     size = sum(map(len, stream.words)) * (4 if form.wide else 2) + len(packed) + len(stream.order)
+    most = plan.most_turns(int(plan.forest.tree_depths().sum()))
     if thumb and plan.is_short and not form.wide:
         files = {"walk.S": _walk_s(form, stream.alike)}
-        return Walk(text + c_compact_text.ASSEMBLED, _CALL, files, size)
-    return Walk(text + _walk_c(plan, form, stream.alike), "edge_add_trees(bits, sum)", {}, size)
+        return Walk(text + c_compact_text.ASSEMBLED, _CALL, files, size, most)
+    return Walk(text + _walk_c(plan, form, stream.alike), "edge_add_trees(bits, sum)", {}, size, most)
 
 
 def _walk_s(form: _Format, alike: int | None) -> str:
@@ -161,8 +163,8 @@ def _walk_c(plan: Plan, form: _Format, alike: int | None) -> str:
     outputs = plan.forest.leaf_values.shape[1]
     if plan.forest.tree_output[0] < 0:
         step, total, done = f"width * {outputs}", "", ""
-        add = f"for (uint32_t o = 0; o < {outputs}; o++)\n"
-        add += "                sum[o] += edge_leaf(leaf + o * width, width);"
+        add = f"for (uint32_t o = 0; o < {outputs}; o++) {{\n                {turns.c(Turn.OUTPUT)}\n"
+        add += "                sum[o] += edge_leaf(leaf + o * width, width);\n            }"
     else:
         step, total, done = "width", "int32_t total = 0;", "sum[edge_parts[part].output] += total;"
         add = "total += edge_leaf(leaf, width);"

@@ -7,23 +7,25 @@ for each numeric slot, then a row number for each categorical one.
 
 from __future__ import annotations
 
-from compile.emit import c_text
+from compile.emit import c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.forest import INF_KEY, ZERO_KEY, CodeRule
 from compile.ranks import CategorySlot, Ranks
 
-_SEARCH = """\
+_SEARCH = turns.named("""\
 /* How many of n ascending thresholds lie below the key. */
 static inline uint32_t edge_below(const int32_t *t, uint32_t n, int32_t key)
 {
     const int32_t *at = t;
     while (n > 1) {
+        EDGE_TURN(HALVING);
         uint32_t half = n >> 1;
         at = at[half - 1] < key ? at + half : at;
         n -= half;
     }
     return (uint32_t)(at - t) + (n ? *at < key : 0);
 }
-"""
+""")
 
 KEY = f"""\
 /* The order of float32 as an integer: -0 is 0; a NaN lies beyond the keys of the infinities. */
@@ -50,6 +52,12 @@ def ranks_c(ranks: Ranks, *, integer: bool = True, single: bool = True) -> str:
     if integer:
         parts.append(_i32(ranks))
     return "\n".join(parts)
+
+
+def most_turns(ranks: Ranks) -> Most:
+    """The most turns of the loops of `ranks_c` in one call."""
+    halvings = sum((len(s.keys) - 1).bit_length() for s in ranks.numeric)
+    return {Turn.SLOT: len(ranks.numeric), Turn.HALVING: halvings}
 
 
 def rank_bytes(ranks: Ranks) -> int:
@@ -94,6 +102,7 @@ def _f32(ranks: Ranks) -> str:
             missing += f" || (zero_missing[i] && key <= {ZERO_KEY} && key >= -{ZERO_KEY})"
         body += f"""\
     for (uint32_t i = 0; i < EDGE_NUMERIC; i++) {{
+        {turns.c(Turn.SLOT)}
         int32_t key = edge_float_key(x[edge_slot_feature[i]]);
         uint32_t start = edge_slot_start[i];
         q[i] = (edge_rank)({missing}
@@ -148,6 +157,7 @@ def _i32(ranks: Ranks) -> str:
             rank = f"zero_missing[i] && !x[edge_slot_feature[i]] ? edge_slot_nan[i] : {rank}"
         body += f"""\
     for (uint32_t i = 0; i < EDGE_NUMERIC; i++) {{
+        {turns.c(Turn.SLOT)}
         uint32_t start = edge_slot_start[i];
         q[i] = (edge_rank)({rank});
     }}

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compile.emit import c_ranks, c_text
+from compile.emit import c_ranks, c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.forest import Forest, Ints
 from compile.ranks import Ranks
 
@@ -55,6 +56,13 @@ def table_c(ranks: Ranks) -> str:
         parts.append(c_ranks.category_bits_c(ranks.categorical))
     parts.append(_walk(ranks))
     return "\n".join(parts)
+
+
+def most_turns(forest: Forest) -> Most:
+    """The most turns of the loops of `edge_walk` in one call."""
+    outputs = forest.leaf_values.shape[1] if forest.tree_output[0] < 0 else 0
+    splits = int(forest.tree_depths().sum())
+    return {Turn.TREE: forest.n_trees, Turn.SPLIT: splits, Turn.OUTPUT: outputs * forest.n_trees}
 
 
 def _lay_out(forest: Forest) -> _Layout:
@@ -106,7 +114,8 @@ def _walk(ranks: Ranks) -> str:
         test = "edge_goes_right(at, q)"
     cycle = cycle_of(forest.tree_output)
     if forest.tree_output[0] < 0:
-        add = f"for (uint32_t o = 0; o < {width}; o++) sum[o] += leaves[(node - splits) * {width} + o];"
+        add = f"for (uint32_t o = 0; o < {width}; o++) {{\n            {turns.c(Turn.OUTPUT)}\n"
+        add += f"            sum[o] += leaves[(node - splits) * {width} + o];\n        }}"
         table = ""
     elif cycle:
         add = "sum[0] += leaves[node - splits];"
@@ -127,9 +136,11 @@ static void edge_walk(const edge_rank *q, double *raw_scores)
     const {real} *leaves = edge_leaves;
 {"    uint32_t output = 0;" if cycle > 1 else ""}
     for (uint32_t tree = 0; tree < {forest.n_trees}; tree++) {{
+        {turns.c(Turn.TREE)}
         uint32_t splits = edge_splits[tree];
         uint32_t node = 0;
         while (node < splits) {{
+            {turns.c(Turn.SPLIT)}
             const edge_node *at = nodes + node;
             node = at->child[{test}];
         }}
@@ -185,15 +196,31 @@ static inline double edge_scaled(int32_t sum, uint32_t shift)
 
 def finish_c(forest: Forest, shift: int = 0) -> str:
     """The lines that turn `sum[]` into raw scores; with a shift, sums are integers (see SCALED)."""
+    bases = [c_text.number(b) if not forest.base_first and b else "" for b in forest.base.tolist()]
+    return "".join(
+        f"    raw_scores[{o}] = {_raw_score(forest, str(o), shift, b)};\n" for o, b in enumerate(bases)
+    )
+
+
+def small_finish_c(forest: Forest, shift: int) -> str:
+    """The same in less flash, for sums that are integers: one loop, marked OUTPUT."""
+    table = ""
+    if late := not forest.base_first and bool(forest.base.any()):
+        # None of these sums is -0, which adding 0 would change.
+        table = c_text.array("double", "base", map(c_text.number, forest.base.tolist()), 4)
+    value = _raw_score(forest, "o", shift, "base[o]" if late else "")
+    head = f"for (uint32_t o = 0; o < {forest.n_outputs}; o++) {{\n        {turns.c(Turn.OUTPUT)}"
+    return f"{table}    {head}\n        raw_scores[o] = {value};\n    }}\n"
+
+
+def _raw_score(forest: Forest, output: str, shift: int, base: str) -> str:
+    """C of one raw score. base: what is added in the end, if anything."""
     single = forest.single
-    lines = []
-    for o in range(forest.n_outputs):
-        value = f"sum[{o}]"
-        if shift:
-            value = f"edge_scaled({value}, (uint32_t)({shift}))"
-        if forest.divisor != 1:
-            value = f"{value} / {c_text.number(forest.divisor, single=single)}"
-        if not forest.base_first and forest.base[o] != 0:
-            value = f"{'(float)' if single else ''}((double)({value}) + {c_text.number(forest.base[o])})"
-        lines.append(f"    raw_scores[{o}] = {'(double)(' + value + ')' if single else value};\n")
-    return "".join(lines)
+    value = f"sum[{output}]"
+    if shift:
+        value = f"edge_scaled({value}, (uint32_t)({shift}))"
+    if forest.divisor != 1:
+        value = f"{value} / {c_text.number(forest.divisor, single=single)}"
+    if base:
+        value = f"{'(float)' if single else ''}((double)({value}) + {base})"
+    return f"(double)({value})" if single else value

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compile.emit import c_ranks, c_text
+from compile.emit import c_ranks, c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.emit.words import SETS_PER_WORD, Words
 from compile.ranks import Ranks
 
@@ -31,6 +32,11 @@ def words_c(ranks: Ranks, words: Words, compared: Sequence[int], kinds: Sequence
                 f"    edge_ranks_{kind}(x, q);\n    edge_fill(q, words);\n}}\n"
             )
     return "\n".join(parts)
+
+
+def most_turns(ranks: Ranks, words: Words) -> Most:
+    """The most turns of the loops of `words_c` in one call."""
+    return turns.together(c_ranks.most_turns(ranks), {Turn.WORD: len(words.words)})
 
 
 def _tables(ranks: Ranks, words: Words) -> str:
@@ -68,6 +74,7 @@ def _fill(ranks: Ranks, words: Words, compared: Sequence[int]) -> str:
 static __attribute__((noinline)) void edge_fill(const edge_rank *q, uint64_t *words)
 {{
     for (uint32_t w = 0; w < {len(words.words)}; w++) {{
+        {turns.c(Turn.WORD)}
         uint32_t slot = edge_word_slot[w];
         {lookup}
     }}

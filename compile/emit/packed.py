@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compile.emit.turns import Most, Turn
 from compile.forest import Forest, Ints
 
 
@@ -49,13 +51,25 @@ class Plan:
         bits: NDArray[np.bool_] = (above & 1).astype(bool).ravel()
         return bits
 
+    @property
+    def parts(self) -> dict[tuple[int, int], int]:
+        """Trees with one output and one width: how many, in their order."""
+        return dict(Counter((int(self.forest.tree_output[t]), int(self.width[t])) for t in self.order))
+
+    def most_turns(self, splits: int) -> Most:
+        """The most turns of a walk's loops in one call, with that many splits."""
+        forest = self.forest
+        outputs = forest.leaf_values.shape[1] if forest.tree_output[0] < 0 else 0
+        return {
+            Turn.PART: len(self.parts),
+            Turn.TREE: forest.n_trees,
+            Turn.SPLIT: splits,
+            Turn.OUTPUT: outputs * forest.n_trees,
+        }
+
     def parts_c(self) -> str:
-        """The table of parts: trees with one output and one width."""
-        parts: dict[tuple[int, int], int] = {}
-        for tree in self.order:
-            key = int(self.forest.tree_output[tree]), int(self.width[tree])
-            parts[key] = parts.get(key, 0) + 1
-        rows = [f"{{{count}, {max(out, 0)}, {bits}}}" for (out, bits), count in parts.items()]
+        """The table of parts."""
+        rows = [f"{{{count}, {max(out, 0)}, {bits}}}" for (out, bits), count in self.parts.items()]
         members = "uint16_t trees; uint8_t output;" if self.is_short else "uint32_t trees, output;"
         return (
             f"static const struct {{ {members} uint8_t width; }} edge_parts[{len(rows)}] = "
@@ -65,12 +79,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A layout's tables and code: C that defines `edge_add_trees`, how it is called, and assembly beside it."""
+    """A layout's tables and code: C that defines `edge_add_trees`, how it is called, and assembly beside it.
+
+    turns: the most turns of its loops in one call.
+    """
 
     c: str
     call: str
     files: dict[str, str]
     size: int
+    turns: Most
 
 
 def plan(forest: Forest, number: Ints, total: int) -> Plan:

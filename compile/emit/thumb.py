@@ -29,10 +29,11 @@ from enum import Enum
 
 import numpy as np
 
-from compile.emit import c_lut, c_ranks, c_text, soft_sum, thumb_ranks
+from compile.emit import c_lut, c_ranks, c_text, soft_sum, thumb_ranks, turns
 from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.columns import columns_of
 from compile.emit.flow import END, Flow, Taste, flow_of
+from compile.emit.turns import Most, Turn
 from compile.ranks import Ranks
 
 MAX_SLOTS, MAX_NODES = 1500, 300_000
@@ -78,10 +79,8 @@ def set_words(ranks: Ranks) -> list[tuple[int, int]]:
     ]
 
 
-def emit(
-    ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str
-) -> tuple[str, dict[str, str], tuple[int, ...]]:
-    """A model's C, the assembly beside it, and the most turns of its loops over thresholds, none if C has them.
+def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[str, dict[str, str], Most]:
+    """A model's C, the assembly beside it, and the most turns of their loops in one call.
 
     finish: C that turns the sums into raw scores.
     """
@@ -95,8 +94,9 @@ def emit(
         soft_sum.sum_c(ranks.forest) if total is Sum.SOFT else "",
         _run_c(kinds, total, ranks.forest.n_outputs, finish),
     ]
-    turns = () if "f32" in by_c else tuple(len(slot.keys) for slot in merged.numeric)
-    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}, turns
+    most = (c_lut if "f32" in by_c else thumb_ranks).most_turns(merged)
+    most = turns.together(most, {Turn.OUTPUT: ranks.forest.n_outputs})
+    return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}, most
 
 
 def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
@@ -133,7 +133,8 @@ def _run_c(kinds: Sequence[str], total: Sum, outputs: int, finish: str) -> str:
         if total is Sum.SOFT:
             text += f"    edge_sum part[{outputs}];\n    double sum[{outputs}];\n"
             text += f"    edge_run_{kind}(features, part);\n"
-            text += f"    for (uint32_t o = 0; o < {outputs}; o++)\n        sum[o] = edge_value(part + o);\n"
+            text += f"    for (uint32_t o = 0; o < {outputs}; o++) {{\n        {turns.c(Turn.OUTPUT)}\n"
+            text += "        sum[o] = edge_value(part + o);\n    }\n"
         else:
             text += f"    {total.value} sum[{outputs}];\n    edge_run_{kind}(features, sum);\n"
         text += finish

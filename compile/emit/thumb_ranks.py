@@ -28,7 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.emit import buckets, c_text
+from compile.emit import buckets, c_text, turns
+from compile.emit.turns import Most, Turn
 from compile.forest import Ints
 from compile.ranks import NumericSlot, Ranks
 
@@ -65,15 +66,23 @@ def mend_c(ranks: Ranks) -> str:
     )
 
 
-_MEND = """
+def most_turns(ranks: Ranks) -> Most:
+    """The most turns of the loops in one call: a row with NaN comes to the end of the thresholds."""
+    steps = sum(len(s.keys) for s in ranks.numeric)
+    return {Turn.STEP: steps, Turn.MISSING: len(ranks.numeric)}
+
+
+_MEND = turns.named("""
 __attribute__((cold)) void edge_missing(const float *x, edge_rank *q);
 void edge_missing(const float *x, edge_rank *q)
 {
-    for (uint32_t i = 0; i < EDGE_NUMERIC; i++)
+    for (uint32_t i = 0; i < EDGE_NUMERIC; i++) {
+        EDGE_TURN(MISSING);
         if (x[edge_feature[i]] != x[edge_feature[i]])
             q[i] = edge_missing_rank[i];
+    }
 }
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +131,7 @@ def _one(slot: NumericSlot, rank: str, label: str, count: int, *, wide: bool) ->
     if (slot.keys < 0).any():
         yield "    asrs r6, r3, #31\n    eor.w r3, r3, r6, lsr #1"
     yield f"    ldr.w r6, [r7, {rank}, lsl #2]\n    cmp r6, r3\n    bge {label}"
-    yield f"{label}n:\n    add{'s' if rank == 'r4' else '.w'} {rank}, {rank}, #1"
+    yield f"{label}n:\n    add{'s' if rank == 'r4' else '.w'} {rank}, {rank}, #1\n{turns.s(Turn.STEP)}"
     yield f"    ldr.w r6, [r7, {rank}, lsl #2]\n    cmp r6, r3\n    blt {label}n\n{label}:"
     yield f"    add.w r5, r5, #{count << wide}\n    addw r7, r7, #{4 * len(slot.keys) + 4}"
 

@@ -26,8 +26,10 @@ from compile.emit import (
     c_words,
     soft_sum,
     thumb,
+    turns,
 )
 from compile.emit.flow import flow_of
+from compile.emit.turns import Most
 from compile.forest import Forest
 from compile.quantise import Fixed, fixed
 from compile.ranks import Ranks, rank_forest
@@ -47,8 +49,9 @@ class TreeCode:
         leaves in fixed point, whose raw scores are at most `worst_error` from the model's.
     worst_instructions: the most that `edge_model_scores` can take, proven from the code: the longest way through
         its blocks, of which each leads on only where what is known on the ways to it leaves a test open. None
-        where a compiler, not this emitter, wrote the loop.
-    rank_turns: the most turns of each of the emitter's loops over thresholds, for a bound from the machine code.
+        where that is to be told from the machine code.
+    turns: of each kind of marked loop (see turns.py), how often one call goes through it at most, whatever the
+        row. With `worst_instructions`, the loops of C that it does not count.
     """
 
     c: str
@@ -59,7 +62,7 @@ class TreeCode:
     worst_error: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
     worst_instructions: int | None = None
-    rank_turns: tuple[int, ...] = ()
+    turns: Most = field(default_factory=dict)
 
 
 def emit(
@@ -94,40 +97,47 @@ def emit(
     error = 0.0 if quantised is None else quantised.worst_error
     if mode == "compact" and quantised is not None:
         thumb2 = target.machine == "cortex-m4"
-        packed = c_compact.compact(rank_forest(quantised.integers), quantised, kinds, thumb=thumb2)
-        return TreeCode(packed[0], mode, "packed", "the least flash", chosen, error, packed[1])
+        c, files, most = c_compact.compact(rank_forest(quantised.integers), quantised, kinds, thumb=thumb2)
+        return TreeCode(turns.C + c, mode, "packed", "the least flash", chosen, error, files, None, most)
     if target.machine == "aarch64" and forest.n_outputs <= aarch64_sums.MAX_OUTPUTS:
         made = _aarch64(ranks, kinds)
         if made is not None:
-            c, files, longest = made
+            c, files, longest, most = made
             reason = "branches on thermometer words in registers"
-            return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest)
+            return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest, most)
     total = _thumb_sum(target, ranks, quantised, room_bytes)
     small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
     if total is not None and not vector and small:
-        c, files, turns = _thumb(ranks, kinds, total, quantised)
+        c, files, most = _thumb(ranks, kinds, total, quantised)
         reason = "branches on ranks in registers"
-        return TreeCode(c, mode, "threaded", reason, chosen, error, files, None, turns)
+        return TreeCode(turns.C + c, mode, "threaded", reason, chosen, error, files, None, most)
     if target.machine == "x86_64" and c_bitvector.fits(ranks):
-        c = "\n".join([c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks)])
+        c = "\n".join(
+            [c_lut.ranks_c(ranks, integer=integer), c_bitvector.bitvector_c(ranks), _entries(kinds)]
+        )
+        most = turns.together(c_lut.most_turns(ranks), c_bitvector.most_turns(ranks))
         reason = "bit vectors: few branches, and those predictable"
-        return TreeCode(c + _entries(kinds), mode, "bitvector", reason, chosen, error)
-    lut = target.machine != "cortex-m0"
-    c = "\n".join([(c_lut if lut else c_ranks).ranks_c(ranks, integer=integer), c_table.table_c(ranks)])
-    return TreeCode(c + _entries(kinds), mode, "table", "the smallest exact code", chosen, error)
+        return TreeCode(turns.C + c, mode, "bitvector", reason, chosen, error, turns=most)
+    lut = c_ranks if target.machine == "cortex-m0" else c_lut
+    c = "\n".join([lut.ranks_c(ranks, integer=integer), c_table.table_c(ranks), _entries(kinds)])
+    most = turns.together(lut.most_turns(ranks), c_table.most_turns(ranks.forest))
+    return TreeCode(turns.C + c, mode, "table", "the smallest exact code", chosen, error, turns=most)
 
 
-def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, Mapping[str, str], int | None] | None:
-    """The C, the assembly and its longest way; None where the frame would be too large."""
+def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, dict[str, str], int, Most] | None:
+    """The C, the assembly, its longest way and the turns of C; None where the frame would be too large."""
     flow = flow_of(ranks, aarch64.taste(ranks.forest))
     words = aarch64.words_for(flow)
     if len(words.words) > aarch64.MAX_WORDS or ranks.forest.n_features > aarch64.MAX_FEATURES:
         return None
     compared = aarch64.compared_slots(flow, words)
-    c = "" if aarch64_words.is_plain(ranks) else c_words.words_c(ranks, words, compared, kinds)
+    c, most = "", {}
+    if not aarch64_words.is_plain(ranks):
+        c = turns.C + c_words.words_c(ranks, words, compared, kinds)
+        most = c_words.most_turns(ranks, words)
     c += "\nvoid edge_trees_i32(const int32_t *features, double *raw_scores);\n"
     text, longest = aarch64.trees_s(flow, words, compared, integer="i32" in kinds)
-    return c, {"trees.S": text}, longest
+    return c, {"trees.S": text}, longest, most
 
 
 def _thumb_sum(
@@ -150,12 +160,12 @@ def _thumb_sum(
 
 def _thumb(
     ranks: Ranks, kinds: Sequence[str], total: thumb.Sum, quantised: Fixed | None
-) -> tuple[str, Mapping[str, str], tuple[int, ...]]:
+) -> tuple[str, dict[str, str], Most]:
     if quantised is not None:
         ranks = rank_forest(quantised.integers)
     finish = c_table.finish_c(ranks.forest, quantised.shift if quantised else 0)
-    c, files, turns = thumb.emit(ranks, kinds, total, finish)
-    return (c_table.SCALED if quantised else "") + c, files, turns
+    c, files, most = thumb.emit(ranks, kinds, total, finish)
+    return (c_table.SCALED if quantised else "") + c, files, most
 
 
 def _entries(kinds: Sequence[str]) -> str:
