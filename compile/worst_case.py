@@ -81,7 +81,7 @@ def _raise(
     """Raise the price of the mark on a cycle for which that costs least, so that the cycle gains nothing."""
     limited = [kind for kind in passed if kind in most]
     if not limited:
-        raise Unreadable(f"the loop at {min(cycle) & ~1:#x} turns as often as nothing in the model")
+        raise Unreadable(f"the loop at {min(cycle):#x} turns as often as nothing in the model")
     kind = min(limited, key=lambda k: (most[k] / passed[k], k))
     price[kind] += -(-sum(gain[n] for n in cycle) // passed[kind])
 
@@ -108,7 +108,7 @@ def _callees_first(code: Mapping[int, Function], entry: int) -> list[int]:
             order.append(at)
             under_way.remove(at)
         elif at in under_way:
-            raise Unreadable(f"the function at {at & ~1:#x} calls itself")
+            raise Unreadable(f"the function at {at:#x} calls itself")
         elif at not in order:
             under_way.add(at)
             todo.append((at, True))
@@ -117,34 +117,36 @@ def _callees_first(code: Mapping[int, Function], entry: int) -> list[int]:
 
 
 def _placed(blocks: Mapping[int, Block], marks: Sequence[Mark]) -> dict[int, Counter[int]]:
-    """Which marks a pass through each block passes.
+    """Which marks a pass through each block passes; `marks` in the order of the code.
 
-    One at a block's first instruction may be that block's, or the last thing in the block that runs into it. As
-    every loop has a mark, it is where a loop would have none without it; where that leaves it open, it is counted
-    for the way from one to the other, which passes it in both cases.
+    Those at a block's first instruction may be that block's, or the last thing in the block that runs into it: the
+    first of them in the one before, the last in the one behind. As every loop has a mark, one is where a loop would
+    have none without it; where that leaves it open, it is counted in the block before, which leads nowhere else and
+    so is not passed more often than the mark in either case.
     """
     runs_into = {b.end: n for n, b in blocks.items() if b.falls_through}
     inside = sorted(blocks.values())
     placed: dict[int, Counter[int]] = {}
-    open_marks: list[tuple[Mark, int, int]] = []
+    between: dict[int, list[int]] = {}
     for mark in marks:
         at = mark.address
         if at in blocks and at in runs_into:
-            open_marks.append((mark, runs_into[at], at))
+            between.setdefault(at, []).append(mark.kind)
             continue
         for b in inside:
             if b.start <= at < b.end:
                 placed.setdefault(b.start, Counter())[mark.kind] += 1
     certain = set(placed)
-    for number, (mark, before, after) in enumerate(open_marks):
-        others = certain | {n for k, of in enumerate(open_marks) if k != number for n in of[1:]}
+    for after, kinds in between.items():
+        before = runs_into[after]
+        others = certain | {n for at in between if at != after for n in (at, runs_into[at])}
         here = _on_cycle(blocks, after, others | {before})
         there = _on_cycle(blocks, before, others | {after})
-        if here and there:
-            raise Unreadable(
-                f"of the loops at {before & ~1:#x} and {after & ~1:#x} one turns as often as nothing"
-            )
-        placed.setdefault(after if here else before, Counter())[mark.kind] += 1
+        if here and there and len(kinds) == 1:
+            raise Unreadable(f"of the loops at {before:#x} and {after:#x} one turns as often as nothing")
+        if here:
+            placed.setdefault(after, Counter())[kinds.pop()] += 1
+        placed.setdefault(before, Counter()).update(kinds)
     return placed
 
 

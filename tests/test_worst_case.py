@@ -164,6 +164,11 @@ def test_a_mark_at_a_blocks_beginning_is_where_a_loop_needs_it() -> None:
     assert most(*nested, marks=[(2, 0), (3, 1)], turns={0: 4, 1: 40}) == 1 + 4 * 2 + 40 * 2 + 1
 
 
+def test_of_two_marks_between_blocks_the_last_is_the_loops() -> None:
+    loop = (GO, GO, GO, (Kind.BRANCH, 1), LEAVE)
+    assert most(*loop, marks=[(1, 0), (1, 1)], turns={0: 1, 1: 9}) == 1 + 9 * 3 + 1
+
+
 def test_what_cannot_be_followed_says_why() -> None:
     with pytest.raises(Unreadable, match="turns as often as nothing"):
         most(GO, (Kind.BRANCH, 0), LEAVE, turns={0: 1})
