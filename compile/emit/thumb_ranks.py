@@ -13,6 +13,8 @@
     ldr.w r6, [r7, r4, lsl #2]          the first threshold that may lie above
     cmp r6, r3
     bge .Lr3
+    cmp.w r3, #0x7f800000
+    bgt .Lr3                            NaN: not through all that there are
     ...                                 the next one; almost never
     vadd.f32 s4, s4, s0                 NaN in the end where one was NaN: a row for the C that mends ranks
 
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 
 from compile.emit import buckets, c_text, turns
 from compile.emit.turns import Most, Turn
-from compile.forest import Ints
+from compile.forest import INF_KEY, Ints
 from compile.ranks import NumericSlot, Ranks
 
 MAX_SLOTS, MAX_FEATURE, MAX_THRESHOLDS = 64, 255, 1000
@@ -67,8 +69,9 @@ def mend_c(ranks: Ranks) -> str:
 
 
 def most_turns(ranks: Ranks) -> Most:
-    """The most turns of the loops in one call: a row with NaN comes to the end of the thresholds."""
-    steps = sum(len(s.keys) for s in ranks.numeric)
+    """The most turns of the loops in one call."""
+    count = buckets.bucket_count(ranks.numeric)
+    steps = sum(_place(s, count).most_steps for s in ranks.numeric)
     return {Turn.STEP: steps, Turn.MISSING: len(ranks.numeric)}
 
 
@@ -87,11 +90,12 @@ void edge_missing(const float *x, edge_rank *q)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """Where a slot's search begins: starts[trunc(v * scale + offset)], clamped."""
+    """Where a slot's search begins: starts[trunc(v * scale + offset)], clamped. most_steps: thresholds it passes."""
 
     scale: float
     offset: float
     starts: Ints
+    most_steps: int
 
 
 def _place(slot: NumericSlot, count: int) -> _Place:
@@ -100,9 +104,15 @@ def _place(slot: NumericSlot, count: int) -> _Place:
         scale, offset = np.float32(made.scale), np.float32(-made.low * made.scale)
     thresholds: NDArray[np.float64] = buckets.thresholds_f32(slot).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        highest = np.nextafter((thresholds * scale + offset).astype(np.float32), np.float32(np.inf))
-    bucket = np.clip(np.nan_to_num(highest, nan=0.0), 0, count - 1).astype(np.int32)
-    return _Place(float(scale), float(offset), np.searchsorted(bucket, np.arange(count)).astype(np.int32))
+        place = (thresholds * scale + offset).astype(np.float32)
+    highest, lowest = (_bucket(np.nextafter(place, np.float32(to)), count) for to in (np.inf, -np.inf))
+    starts = np.searchsorted(highest, np.arange(count)).astype(np.int32)
+    ends = np.searchsorted(lowest, np.arange(count), "right")
+    return _Place(float(scale), float(offset), starts, int((ends - starts).max()))
+
+
+def _bucket(place: NDArray[np.float32], count: int) -> Ints:
+    return np.clip(np.nan_to_num(place, nan=0.0), 0, count - 1).astype(np.int32)
 
 
 def ranks_s(ranks: Ranks, direct: Mapping[int, str], block: int, rank_bytes: int) -> Iterator[str]:
@@ -131,6 +141,7 @@ def _one(slot: NumericSlot, rank: str, label: str, count: int, *, wide: bool) ->
     if (slot.keys < 0).any():
         yield "    asrs r6, r3, #31\n    eor.w r3, r3, r6, lsr #1"
     yield f"    ldr.w r6, [r7, {rank}, lsl #2]\n    cmp r6, r3\n    bge {label}"
+    yield f"    cmp.w r3, #{INF_KEY:#x}\n    bgt {label}"
     yield f"{label}n:\n    add{'s' if rank == 'r4' else '.w'} {rank}, {rank}, #1\n{turns.s(Turn.STEP)}"
     yield f"    ldr.w r6, [r7, {rank}, lsl #2]\n    cmp r6, r3\n    blt {label}n\n{label}:"
     yield f"    add.w r5, r5, #{count << wide}\n    addw r7, r7, #{4 * len(slot.keys) + 4}"
