@@ -45,6 +45,8 @@ CASES = [
     ((*RUN[:4], "{tmp}/log?fast=2", "--scanner", "journal"), 2, "'fast=2' is no speed"),
     ((*RUN[:4], "{tmp}/log?speed=-1", "--scanner", "journal"), 2, "'speed=-1' is no speed"),
     ((*RUN[:4], "{tmp}/log?speed=nan", "--scanner", "journal"), 2, "'speed=nan' is no speed"),
+    ((*RUN, "--scanner", "journal?speed=x"), 2, "speed goes with the folder; give --scanner journal --port"),
+    ((*RUN, "--scanner", "rf-explorer?speed=2"), 2, "'rf-explorer?speed=2': unknown; choose of"),
     (("journal", "verify", "{tmp}/none"), 2, "no *.edgej in it"),
     (("journal", "show", "{text}"), 2, "no *.edgej in it"),
 ]
