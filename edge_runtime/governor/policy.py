@@ -62,7 +62,8 @@ class Governor:
     __slots__ = (
         "_blocks", "_clock_us", "_duration_us", "_hear", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj",
         "_pricing", "_probe_gap", "_probe_in", "_remember", "_remembered", "_scores", "_screen_nj", "_seed",
-        "_trees_nj", "ample", "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
+        "_trees_nj", "ample", "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network",
+        "pays_trees",
     )  # fmt: skip
 
     def __init__(
