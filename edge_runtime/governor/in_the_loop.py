@@ -42,6 +42,13 @@ def budget_of(text: str, hours: float | None, mission: Mission, rest_mw: float, 
     )
 
 
+def asked(bundle: Bundle, budget: Budget) -> Ask:
+    """What a spending plan for this budget's mission has to fit."""
+    chances = scored(bundle.manifest)
+    key = ladder_key(bundle.sha256, chances)
+    return Ask(budget.mission, budget.duration_us, key, len(chances.trees_seen))
+
+
 def examples_in(directories: Iterable[Path]) -> list[bytes]:
     """The past missions of these journals (`--plan-from`). Raises BadInput where one is none."""
     found = []
@@ -123,12 +130,7 @@ class Governing:
         self._clock, self._scan_us = clock, scan_us
         self._costs = work(bundle, mission.board, loop_work()).governed_costs
         self._history = History.read(args.journal)
-        self._ask = Ask(
-            self.budget.mission,
-            self.budget.duration_us,
-            ladder_key(bundle.sha256, self._chances),
-            len(self._chances.trees_seen),
-        )
+        self._ask = asked(bundle, self.budget)
         self._earlier = list(self._history.accounts.values())
         self._anew = under_way(self._earlier, self.budget, _unix_us(), clock.speed)[0] is None
         self.plan = self._plan(args.plan_from)

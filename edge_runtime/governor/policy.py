@@ -124,8 +124,8 @@ class Governor:
 
     def close(self) -> None:
         """Tell what the running slot has heard so far. Call it when the loop ends in order; nothing may follow."""
-        self._pricing.stop(self._scores)
-        self._hear(*self._pricing.heard)
+        self._pricing.stop()
+        self._hear(*self._pricing.heard(self._scores))
 
     def expect(self, scan_us: int) -> None:
         """Scans turn out to be so far apart: from the next block on the price reckons with that."""
@@ -171,7 +171,7 @@ class Governor:
             self._learnt.clear()
         slot_over = pricing.update(now_us)
         if slot_over:
-            self._hear(*pricing.heard)
+            self._hear(*pricing.heard(self._scores))
         if slot_over or pricing.trials - self._remembered >= _REMEMBER_TRIALS:
             self._remembered = pricing.trials
             self._remember(pricing.memory)

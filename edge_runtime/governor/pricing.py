@@ -38,11 +38,11 @@ class Pricing:
     trees_from: the lowest score that is worth the trees; 256 where none is.
     network_upto: the highest margin that is worth the network; -1 where none is.
     trials: how often the field has told what the trees found.
-    heard: the slot that ended last and its scans by score bin.
     mark: names the mission and its plan to `memory`.
     """
 
     __slots__ = (
+        "_ahead",
         "_bins",
         "_counts_for",
         "_cut_256",
@@ -60,6 +60,7 @@ class Pricing:
         "_look_costs",
         "_mark",
         "_mixture",
+        "_over",
         "_refreshed",
         "_scan_us",
         "_scenarios",
@@ -72,7 +73,6 @@ class Pricing:
         "_usually_telling",
         "block",
         "every",
-        "heard",
         "network_upto",
         "trees_from",
         "trials",
@@ -96,7 +96,9 @@ class Pricing:
         self._scan_us = max(1, scan_us)
         self._bins = range(ladder.bins)
         self._seen: Histogram = [0] * ladder.bins
-        self.heard = (0, self._seen)
+        self._over = (0, self._seen)
+        self._ahead: Histogram = [0] * ladder.bins
+        """Scans told with the slot before, and counted after its end."""
         self.trials = self._refreshed = 0
         self._earned = -1
         self._fraction = 0
@@ -177,11 +179,16 @@ class Pricing:
         if not self._dear:
             self._weigh_screening(new, len(scores))
 
-    def stop(self, scores: bytearray) -> None:
-        """The mission pauses or ends here: the running slot is heard as far as these last scores go."""
-        if scores:
-            self._count(bytes(scores), self._counts_for)
-        self.heard = self._slot, self._seen
+    def stop(self) -> None:
+        """The mission pauses or ends here, within the running slot."""
+        self._over = self._slot, self._seen
+
+    def heard(self, scores: bytearray) -> tuple[int, Histogram]:
+        """The slot that ended last and its scans by score bin; `scores`: of its scans that are not counted yet."""
+        slot, counts = self._over
+        binned = bytes(scores).translate(self._ladder.calibration.score_bin)
+        before, self._ahead = self._ahead, [binned.count(index) * self._counts_for for index in self._bins]
+        return slot, [n + a - b for n, a, b in zip(counts, self._ahead, before, strict=True)]
 
     def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
         """Add what the trees and the network found to the calibration's counts."""
@@ -195,7 +202,7 @@ class Pricing:
         True at a slot's end: the time to remember what was learnt.
         """
         if now_us >= self._slot_ends_us:
-            self.heard = self._slot, self._seen
+            self._over = self._slot, self._seen
             self._begin_slot(now_us)
             self._forecast.judge(self._seen, self._level_256 >> 8, self._slot)
             self._seen = [0] * len(self._seen)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.errors import BadInput
-from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger
+from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger, Past
 from edge_runtime.governor.ledger import BURST_256
 from edge_runtime.planning.arrivals import QUIET, Arrival
 
@@ -40,10 +40,18 @@ Choose = Callable[[Arrival], int]
 
 
 def fly(
-    policy: str, arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs
+    policy: str,
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past] = (),
 ) -> Flight:
-    """Fly all arrivals under a policy (one of POLICIES). Raises BadInput where there is none of that name."""
-    choose = _policy(policy, arrivals, budget, calibration, costs)
+    """Fly all arrivals under a policy (one of POLICIES). Raises BadInput where there is none of that name.
+
+    pasts: the governor's spending plan, counted in the calibration's bins.
+    """
+    choose = _policy(policy, arrivals, budget, calibration, costs, pasts)
     top = 3 if costs.network_nj else 2
     flight = Flight()
     for arrival in arrivals:
@@ -59,11 +67,16 @@ def fly(
 
 
 def _policy(
-    name: str, arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs
+    name: str,
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past],
 ) -> Choose:
     top = 3 if costs.network_nj else 2
     if name == "governor":
-        return _governor(arrivals, budget, calibration, costs)
+        return _governor(arrivals, budget, calibration, costs, pasts)
     if name == "always":
         return lambda _: top
     if name == "screen":
@@ -105,7 +118,13 @@ def _bucket(scans: int, budget: Budget, costs: Costs, top: int) -> Choose:
     return choose
 
 
-def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs) -> Choose:
+def _governor(
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past],
+) -> Choose:
     now_us = 0
     ledger = Ledger(
         budget.energy_nj,
@@ -119,7 +138,7 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
     governor = Governor(
         Ladder(calibration, costs),
         ledger,
-        [],
+        pasts,
         duration_us=budget.duration_us,
         scan_us=max(1, span_us // max(1, len(arrivals) - 1)),
         clock_us=lambda: now_us,
