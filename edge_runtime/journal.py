@@ -22,7 +22,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from functools import lru_cache, partial
+from functools import lru_cache
 from os import write
 from pathlib import Path
 from time import monotonic_ns
@@ -99,10 +99,9 @@ def _head(kind: int, size: int) -> bytes:
     return head + bytes((crc32(head) & 0xFF,))
 
 
-pack_verdict: Callable[..., bytes] = partial(
-    struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack, _head(Kind.VERDICT, VERDICT.size)
-)
-"""The frame, without its CRC, of a verdict whose VerdictRecord has these fields: one step, for every scan."""
+VERDICT_HEAD = _head(Kind.VERDICT, VERDICT.size)
+pack_verdict: Callable[..., bytes] = struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack
+"""The frame, without its CRC, of VERDICT_HEAD and the fields of a VerdictRecord: one step, for every scan."""
 
 
 def framed_verdict(frame: bytes) -> VerdictRecord:
