@@ -49,7 +49,8 @@ def fly(
 ) -> Flight:
     """Fly all arrivals under a policy (one of POLICIES). Raises BadInput where there is none of that name.
 
-    pasts: the governor's spending plan, counted in the calibration's bins.
+    pasts: the governor's spending plan, counted in the calibration's bins. Where costs give the network a price of
+    its own, the policy decides on it; where not, it follows the trees as in the loop, which is paid for with them.
     """
     choose = _policy(policy, arrivals, budget, calibration, costs, pasts)
     top = 3 if costs.network_nj else 2
@@ -59,7 +60,7 @@ def fly(
         flight.scans += 1
         flight.screened += rungs >= 1
         flight.trees += rungs >= 2
-        flight.network += rungs >= 3
+        flight.network += rungs >= 3 or (rungs == top == 2 and arrival.asks_network)
         if arrival.trees_change or (arrival.network_changes and top == 3):
             flight.changes += 1
             flight.got += rungs >= (2 if arrival.trees_change else 3)

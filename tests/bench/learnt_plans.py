@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,13 @@ def rows(seeds: Sequence[int], costs: dict[str, Costs], budgets: Sequence[float]
                 )
                 table.append(row)
     return table
+
+
+def lines(table: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The table for people."""
+    yield "of the oracle, by how many missions of its own the device learnt its plan from:"
+    yield f"{'costs':10}{'process':10}{'budget':>7}" + "".join(f"{n:>8}" for n in LEARNT_FROM) + "    gain"
+    for row in table:
+        shares_of = "".join(f"{row[f'learnt from {n}']:8.3f}" for n in LEARNT_FROM)
+        gain = f"{row['gain']:8.3f} +-{row['gain_error']:.3f}"
+        yield f"{row['costs']:10}{row['process']:10}{row['budget']:7.0%}{shares_of}{gain}"
