@@ -310,13 +310,14 @@ def test_a_slot_in_pieces_is_one(tmp_path: Path) -> None:
     heard = slots()
     device.fly({s: c for s, c in heard.items() if s < 10})
     device.start()
-    device.recorder.hear(9, heard[9])
+    device.recorder.hear(9, [300, 0, 0, 100])
     device.fly({s: c for s, c in heard.items() if s >= 10 and s != 20} | {31: [n // 3 for n in heard[31]]})
     device.unix_us += ASK.duration_us
     device.start()
     shares = slots_of(device.plan.payloads[0])
     assert shares[20] in (shares[19], shares[21])
-    assert shares[9] == [n * 65535 // sum(heard[9]) for n in heard[9]]
+    both = [heard[9][0] + 300, heard[9][1], heard[9][2], heard[9][3] + 100]
+    assert shares[9] == [n * 65535 // sum(both) for n in both]
     assert sum(shares[31]) == pytest.approx(65535, abs=4)
 
 
