@@ -6,6 +6,7 @@ that weight), and a device that starts need not bin a thousand trials first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,8 @@ def ladder(fitted: FittedPipeline, matrix: Matrix, raw_scores: Float64) -> dict[
     """The counts, or None where there are too few scans that training never saw.
 
     raw_scores: (n, outputs) of all of the matrix. The trees "change the answer" where they find a class other than
-    the screen's: without them a scan is that, or goes unanswered. What the network would change is not counted.
+    the screen's: without them a scan is that, or goes unanswered. The network's counts follow with the network
+    (`with_network`).
     """
     held_out = (matrix.split == Split.CALIBRATION) & (matrix.label >= 0)
     if np.sum(held_out) < MIN_TRIALS or not fitted.classes:
@@ -35,3 +37,17 @@ def ladder(fitted: FittedPipeline, matrix: Matrix, raw_scores: Float64) -> dict[
     margins = map(margin_score, verdicts["margin"].tolist())
     rows = zip(screen_scores(fitted, features).tolist(), margins, found.tolist(), strict=True)
     return Calibration.count([Trial(*row, None) for row in rows], ask=SCORE_ASK).to_dict()
+
+
+def with_network(counts: dict[str, Any], margins: Float64, changed: Sequence[bool]) -> dict[str, Any]:
+    """The same counts, and how often the network changes the trees' answer to the right one, by their margin.
+
+    margins, changed: of the held-out scans that the trees answered, whether or not the bundle's bound would ask it.
+    """
+    c = Calibration.from_dict(counts)
+    c.network_seen, c.network_changed = [0] * len(c.network_seen), [0] * len(c.network_seen)
+    for margin, right in zip(margins.tolist(), changed, strict=True):
+        at = c.margin_bin[margin_score(margin)]
+        c.network_seen[at] += 1
+        c.network_changed[at] += bool(right)
+    return c.to_dict()

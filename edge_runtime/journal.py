@@ -22,7 +22,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from functools import lru_cache, partial
+from functools import lru_cache
 from os import write
 from pathlib import Path
 from time import monotonic_ns
@@ -41,7 +41,8 @@ SYNC_US = 30_000_000
 _HEAD = struct.Struct("<BBH")
 _pack_crc = struct.Struct("<I").pack
 _HEAD_BYTES = 5
-_OVERHEAD = _HEAD_BYTES + 4
+OVERHEAD = _HEAD_BYTES + 4
+"""What a frame has beside its payload, bytes."""
 
 
 class Kind(IntEnum):
@@ -54,6 +55,12 @@ class Kind(IntEnum):
     END = 5  # JSON: the run's summary
     BUDGET = 6  # the governor's account, packed by it
     LEARNT = 7  # what the governor has learnt, packed by it
+    HEARD = 8  # what one slot of a mission has heard, packed by governor.history, as is the next
+    PAST = 9  # what a whole earlier mission has heard, slot by slot
+    PLAN = (
+        10  # JSON: a mission begins or goes on: its spending plan, and the missions that it was learnt from
+    )
+    BACK = 11  # u32: the segment at which a start reads on, backwards (journal_tail)
 
 
 class VerdictRecord(NamedTuple):
@@ -92,10 +99,9 @@ def _head(kind: int, size: int) -> bytes:
     return head + bytes((crc32(head) & 0xFF,))
 
 
-pack_verdict: Callable[..., bytes] = partial(
-    struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack, _head(Kind.VERDICT, VERDICT.size)
-)
-"""The frame, without its CRC, of a verdict whose VerdictRecord has these fields: one step, for every scan."""
+VERDICT_HEAD = _head(Kind.VERDICT, VERDICT.size)
+pack_verdict: Callable[..., bytes] = struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack
+"""The frame, without its CRC, of VERDICT_HEAD and the fields of a VerdictRecord: one step, for every scan."""
 
 
 def framed_verdict(frame: bytes) -> VerdictRecord:
@@ -111,7 +117,8 @@ class JournalWriter:
     """Appends records to a new segment of a directory.
 
     The directory is made where it is missing. Raises BadInput where it cannot be written.
-    syncs: how often the disk was made to write.
+    syncs: how often the disk was made to write. first: the number of this writer's first segment.
+    carry: the records that each further segment begins with; as it stands, where a start reads on (journal_tail).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -120,6 +127,8 @@ class JournalWriter:
         self._left = 0  # of the segment, bytes
         self._earlier = 0  # bytes of the segments before it
         self.syncs = 0
+        self.first = 0
+        self.carry: Callable[[], None] = self.point_back
         self._sync_due_us = _clock_us() + SYNC_US
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -142,6 +151,7 @@ class JournalWriter:
             if size > self._left:
                 self.sync()
                 self._open_segment()
+                self.carry()
             if write(self._descriptor, frame) != size:
                 self._take_back()
             self._left -= size
@@ -156,6 +166,10 @@ class JournalWriter:
     def append_json(self, kind: int, value: dict[str, Any]) -> None:
         """Write one record with a JSON payload of at most 64 KiB."""
         self.append(kind, json.dumps(value, separators=(",", ":")).encode())
+
+    def point_back(self) -> None:
+        """Note that no later start asks for anything in this writer's segments: it reads on before the first."""
+        self.append(Kind.BACK, (self.first - 1).to_bytes(4, "little"))
 
     @property
     def written(self) -> int:
@@ -190,6 +204,7 @@ class JournalWriter:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
         self._left = SEGMENT_BYTES
+        self.first = self.first or number
 
 
 def segments(directory: Path) -> list[Path]:
@@ -213,13 +228,13 @@ def frames(data: bytes) -> Iterator[Frame]:
     """Every record of a segment's bytes, and every stretch that is none, in order."""
     at, bad_from = 0, -1
     while at < len(data):
-        size = _frame_size(data, at)
-        if size > 0 and at + size <= len(data) and _intact(data, at, size):
+        frame = frame_at(data, at)
+        if frame is not None:
             if bad_from >= 0:
                 yield Frame(0, data[bad_from:at], bad_from)
                 bad_from = -1
-            yield Frame(data[at + 1], data[at + _HEAD_BYTES : at + size - 4], at)
-            at += size
+            yield frame
+            at += len(frame.payload) + OVERHEAD
             continue
         if bad_from < 0:
             bad_from = at
@@ -228,13 +243,21 @@ def frames(data: bytes) -> Iterator[Frame]:
         yield Frame(0, data[bad_from:], bad_from, torn=_is_torn(data, bad_from))
 
 
+def frame_at(data: bytes, at: int) -> Frame | None:
+    """The good record that begins at `at`; None where none does."""
+    size = _frame_size(data, at)
+    if size == 0 or at + size > len(data) or not _intact(data, at, size):
+        return None
+    return Frame(data[at + 1], data[at + _HEAD_BYTES : at + size - 4], at)
+
+
 def _frame_size(data: bytes, at: int) -> int:
     """The size of the frame that seems to begin at `at`; 0 where none does."""
     if data[at] != SYNC_BYTE or at + _HEAD_BYTES > len(data):
         return 0
     if crc32(data[at : at + 4]) & 0xFF != data[at + 4]:
         return 0
-    return int.from_bytes(data[at + 2 : at + 4], "little") + _OVERHEAD
+    return int.from_bytes(data[at + 2 : at + 4], "little") + OVERHEAD
 
 
 def _intact(data: bytes, at: int, size: int) -> bool:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import hw_profiles
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import open_engine
+from edge_runtime.engines import Engine, open_engine
 from edge_runtime.errors import BadInput
 from edge_runtime.journal import JournalWriter, Kind, framed_verdict
 from edge_runtime.loop import Loop
@@ -68,6 +68,15 @@ def _add_saving(parser: ArgumentGroup) -> None:
     parser.add_argument("--budget", help="what inference may use: 1%%, 20mAh, 50J, or a run time, 48h")
     parser.add_argument("--hours", type=float, metavar="H", help="the mission's length, for the budget")
     parser.add_argument(
+        "--plan-from",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="JOURNAL",
+        help="spend the budget as these journals' missions would have needed it, too; those of this journal always "
+        "count, where they were of the same bundle and length",
+    )
+    parser.add_argument(
         "--limit",
         metavar="T:P",
         help="rest between sweeps as long as a signal of length T is caught with chance P: 2s:95%%",
@@ -110,9 +119,7 @@ def _add_saving(parser: ArgumentGroup) -> None:
 
 def run(args: Namespace) -> int:
     """Open bundle, profiles, journal and port; run the loop; print the summary."""
-    if args.speed != 1 and args.meter != "modelled":
-        raise BadInput(f"--speed {args.speed:g}: a meter's joules are of real time; leave out one of the two")
-    check_name(args.scanner)
+    _check(args)
     bundle = Bundle.open(args.bundle)
     clock = MissionClock(monotonic_us, args.speed)
     mission = hw_profiles.mission(args.profile, args.scanner, args.battery)
@@ -138,8 +145,7 @@ def run(args: Namespace) -> int:
             meter.watch(journal)
             source.on_received(meter.heard)
         journal.append_json(Kind.RUN, _preamble(bundle, args, clock))
-        if saving:
-            engine = saving.engine(engine, bundle, meter, journal, stack)
+        engine = _saved(saving, engine, bundle, meter, journal, stack)
         loop = Loop(bundle, engine, meter, journal, clock.us, reporter)
         events = clock.stamped(source)
         with stopped_by_signals(source.stop):
@@ -165,6 +171,31 @@ def run(args: Namespace) -> int:
     if saving:
         saving.power_off()
     return 0
+
+
+def _check(args: Namespace) -> None:
+    """Raises BadInput where the command line contradicts itself."""
+    if args.speed != 1 and args.meter != "modelled":
+        raise BadInput(f"--speed {args.speed:g}: a meter's joules are of real time; leave out one of the two")
+    if args.plan_from and not args.budget:
+        raise BadInput("--plan-from: there is nothing to plan without a budget; add --budget")
+    check_name(args.scanner)
+
+
+def _saved(
+    saving: Saving | None,
+    engine: Engine,
+    bundle: Bundle,
+    meter: Any,
+    journal: JournalWriter,
+    stack: ExitStack,
+) -> Engine:
+    """The engine under what saves energy. Without a budget, no later start needs to read this run's records."""
+    if saving:
+        engine = saving.engine(engine, bundle, meter, journal, stack)
+    if not (saving and saving.governing):
+        journal.point_back()
+    return engine
 
 
 def _on_the_contracts_axis(events: Iterable[Scan | Happening], bundle: Bundle) -> Iterable[Scan | Happening]:
@@ -317,6 +348,7 @@ def _mission_lines(mission: dict[str, Any]) -> Iterator[str]:
         yield "           a sweep of {sweep_s:.3g} s every {period_s:.3g} s".format(**mission["duty"])
     if "budget" in mission:
         yield "budget     {spent_j:.4g} of {joules:.4g} J spent ({text})".format(**mission["budget"])
+        yield "plan       {note}".format(**mission["budget"]["plan"])
     if "charge" in mission:
         yield "charge     {:.1%}, the ladder up to {}".format(
             mission["charge"]["share"], mission["charge"]["limit"]

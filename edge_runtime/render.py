@@ -63,7 +63,7 @@ def journal_rows(directory: Path) -> Iterator[Row]:
             yield {"kind": "TORN" if frame.torn else "DAMAGE", "bytes": len(frame.payload)}
         elif frame.kind == Kind.VERDICT:
             yield {"kind": "VERDICT"} | verdict_row(journal.verdict_record(frame.payload), classes)
-        elif frame.kind in (Kind.RUN, Kind.EVENT, Kind.END):
+        elif frame.kind in (Kind.RUN, Kind.EVENT, Kind.END, Kind.PLAN):
             row = json.loads(frame.payload)
             classes = row.get("classes", classes)
             yield {"kind": Kind(frame.kind).name} | row

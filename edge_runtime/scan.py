@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Axis:
         return self.points == other.points and max(abs(first_hz), abs(last_hz)) <= slack_hz
 
 
+@final
 class Scan(NamedTuple):
     """One sweep.
 

@@ -21,36 +21,37 @@ class Histogram:
     """Counts of non-negative integers below 2^64: exact below 4,096, in buckets at most 1/32 wide above.
 
     Quantiles are a bucket's upper edge, so they are never told too low; the maximum is exact.
+    buckets: the counts; those below _EXACT by their values.
     """
 
     def __init__(self) -> None:
-        self._buckets = [0] * ((65 - _FRACTION_BITS << _FRACTION_BITS) + _OFFSET)
+        self.buckets = [0] * ((65 - _FRACTION_BITS << _FRACTION_BITS) + _OFFSET)
         self._max = 0  # of the values that have no bucket of their own
 
     @property
     def count(self) -> int:
         """How many values were counted."""
-        return sum(self._buckets)
+        return sum(self.buckets)
 
     def add(self, value: int) -> None:
         """Count one value."""
         if value < _EXACT:
-            self._buckets[value] += 1
+            self.buckets[value] += 1
             return
         shift = value.bit_length() - _FRACTION_BITS - 1
-        self._buckets[(shift << _FRACTION_BITS) + (value >> shift) + _OFFSET] += 1
+        self.buckets[(shift << _FRACTION_BITS) + (value >> shift) + _OFFSET] += 1
         self._max = max(self._max, value)
 
     @property
     def max(self) -> int:
         """The largest value counted; 0 where there was none."""
-        return self._max or max((value for value in range(_EXACT) if self._buckets[value]), default=0)
+        return self._max or max((value for value in range(_EXACT) if self.buckets[value]), default=0)
 
     def quantile(self, q: float) -> int:
         """The smallest bucket edge that at least a share `q` of the values does not exceed; 0 where empty."""
         wanted = q * self.count
         seen = 0
-        for index, count in enumerate(self._buckets):
+        for index, count in enumerate(self.buckets):
             seen += count
             if count and seen >= wanted:
                 return min(_upper_edge(index), self.max)
@@ -85,12 +86,16 @@ class Statistics:
         self.rungs = [0] * len(Rung)
         self.happened: defaultdict[int, int] = defaultdict(int)
         self.latency_us = Histogram()
+        self._exact_us = self.latency_us.buckets
 
     def count(self, label: int, reason: int, rung: int, latency_us: int) -> None:
         """Count one verdict."""
         self.scans += 1
         self.rungs[rung] += 1
-        self.latency_us.add(latency_us)
+        if latency_us < _EXACT:
+            self._exact_us[latency_us] += 1  # as `add` does: a call of it costs more than what it does
+        else:
+            self.latency_us.add(latency_us)
         if reason == _OK:
             self.labels[label] += 1
         elif rung in _REFUSED:

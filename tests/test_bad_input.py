@@ -36,6 +36,17 @@ CASES = [
     (("rig", "sonar", "--recording", "{scans}"), 2, "rig sonar: unknown"),
     (("rig", "rf-explorer", "--recording", "{text}"), 2, "not a .scans file"),
     (("rig", "rf-explorer", "--recording", "{tmp}/no.scans"), 2, "no.scans: No such file"),
+    (
+        (*RUN[:4], "{tmp}/log?speed=x", "--scanner", "journal"),
+        2,
+        "log?speed=x: 'speed=x' is no speed of 0 to 1,000,000; give ?speed=1 for the recorded times",
+    ),
+    ((*RUN[:4], "{tmp}/log?speed=", "--scanner", "journal"), 2, "log?speed=: 'speed=' is no speed"),
+    ((*RUN[:4], "{tmp}/log?fast=2", "--scanner", "journal"), 2, "'fast=2' is no speed"),
+    ((*RUN[:4], "{tmp}/log?speed=-1", "--scanner", "journal"), 2, "'speed=-1' is no speed"),
+    ((*RUN[:4], "{tmp}/log?speed=nan", "--scanner", "journal"), 2, "'speed=nan' is no speed"),
+    ((*RUN, "--scanner", "journal?speed=x"), 2, "speed goes with the folder; give --scanner journal --port"),
+    ((*RUN, "--scanner", "rf-explorer?speed=2"), 2, "'rf-explorer?speed=2': unknown; choose of"),
     (("journal", "verify", "{tmp}/none"), 2, "no *.edgej in it"),
     (("journal", "show", "{text}"), 2, "no *.edgej in it"),
 ]

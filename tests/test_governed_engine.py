@@ -14,8 +14,8 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.governor import Budget, Costs, Entry
 from edge_runtime.governor.engine import GovernedEngine, governed
+from edge_runtime.governor.history import History
 from edge_runtime.governor.ledger import Ledger
-from edge_runtime.governor.memory import remembered
 from edge_runtime.journal import JournalWriter, Kind
 from edge_runtime.planning.work import scored
 from edge_runtime.reasons import Reason
@@ -61,7 +61,7 @@ class Field:
             unix_us=lambda: self.now_us,
             record=record,
             recorded=payloads,
-            memory=remembered(self.directory),
+            memory=History.read(self.directory).learnt,
             remember=partial(writer.append, Kind.LEARNT),
         )
         return engine, ledger, writer

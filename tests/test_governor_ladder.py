@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from edge_runtime.governor import Calibration, Costs, Governor, Ladder, Ledger, Past, Trial
 from edge_runtime.governor.forecast import SLOTS, Forecast, mean
+from edge_runtime.governor.history import History
 from edge_runtime.governor.ladder import LEVELS, ONE, monotone
-from edge_runtime.governor.memory import Memory, remembered
+from edge_runtime.governor.memory import Memory
 from edge_runtime.governor.policy import BLOCK
 from edge_runtime.journal import JournalWriter, Kind
 from edge_runtime.verdict import Rung
@@ -118,7 +119,7 @@ class Mission:
             duration_us=DURATION_US,
             scan_us=10**5,
             clock_us=lambda: self.now_us,
-            memory=remembered(self.directory),
+            memory=History.read(self.directory).learnt,
             remember=lambda payload: writer.append(Kind.LEARNT, payload),
         )
 
@@ -152,18 +153,23 @@ def test_a_restart_goes_on_with_what_was_learnt(tmp_path: Path) -> None:
 
 
 def test_a_foreign_memory_is_no_memory() -> None:
-    """Of another version, bundle, plan, or cut short: it is not believed, and it breaks nothing."""
+    """Of another version, bundle, or cut short: it is not believed, and it breaks nothing.
+
+    Of another mission or plan: what the ladder learnt is kept, and the forecast begins anew.
+    """
     calibration = Calibration.count(trials())
     forecast = Forecast(Ladder(calibration, Costs(1, 1000, 0)), [])
     c = calibration
     known = Memory(c.trees_seen, c.trees_changed, c.network_seen, c.network_changed, *forecast.state)
-    payload = known.pack(calibration)
-    assert Memory.unpack(payload, calibration, 2) == known
+    payload = known.pack(calibration, 7)
+    assert Memory.unpack(payload, calibration, 2, 7) == known
     other = Calibration.count(trials(seed=9))
-    foreign = [payload[:-1], b"\x02" + payload[1:], b"", payload + b"\0"]
-    assert [Memory.unpack(p, calibration, 2) for p in foreign] == [None] * 4
-    assert Memory.unpack(payload, calibration, 3) is None
-    assert Memory.unpack(payload, other, 2) is None
+    foreign = [payload[:-1], b"\x01" + payload[1:], b"", payload + b"\0"]
+    assert [Memory.unpack(p, calibration, 2, 7) for p in foreign] == [None] * 4
+    assert Memory.unpack(payload, other, 2, 7) is None
+    for experts, mark in ((3, 7), (2, 8)):
+        kept = Memory.unpack(payload, calibration, experts, mark)
+        assert kept == known._replace(so_far=[], lately=[], weights=[])
 
 
 # The forecast

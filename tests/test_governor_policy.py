@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.governor import Costs
-from tests.bench import bounds, missions, policies
+from tests.bench import bounds, learnt_plans, missions, policies
 from tests.bench.bench_governor import COSTS, DEVELOPMENT, decision_instructions
 
 
@@ -114,3 +114,10 @@ def test_a_decision_costs_at_most_two_thousand_instructions() -> None:
         pytest.skip(str(e))
     for row in rows:
         assert 0 < row["instructions"] <= 2000, row
+
+
+def test_a_device_learns_its_plan_by_itself() -> None:
+    """Where signals come late, one mission flown and journaled gives the next most of what a plan is worth."""
+    none, one, four = learnt_plans.shares("late", 7, COSTS["reference"], 0.10, (0, 1, 4))
+    assert none < 0.85
+    assert min(one, four) > 0.95

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from edge_runtime import journal
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines.compiled import CompiledEngine
-from edge_runtime.governor import Budget, Costs
+from edge_runtime.governor import Budget, Costs, Past
 from edge_runtime.governor.engine import GovernedEngine, governed
+from edge_runtime.governor.forecast import SLOTS
 from edge_runtime.governor.ledger import Entry
 from edge_runtime.journal import JournalWriter, Kind
 from edge_runtime.planning.work import calibration
@@ -51,9 +53,15 @@ class Counting(CompiledEngine):
 
 
 class Device:
-    """Processes that come and go over one journal. torn: the next record is cut short by a kill."""
+    """Processes that come and go over one journal. torn: the next record is cut short by a kill.
 
-    def __init__(self, bundle: Bundle, folder: Path, budget: Budget, costs: Costs) -> None:
+    plan: the histograms by slot of the spending plan's missions.
+    """
+
+    def __init__(
+        self, bundle: Bundle, folder: Path, budget: Budget, costs: Costs, plan: Sequence[list[list[int]]] = ()
+    ) -> None:
+        self.pasts = [Past(slots) for slots in plan]
         self.bundle, self.folder, self.budget, self.costs = bundle, folder, budget, costs
         self.now_us = 0
         self.torn = False
@@ -83,6 +91,7 @@ class Device:
             unix_us=lambda: self.now_us,
             record=record,
             recorded=payloads,
+            pasts=self.pasts,
         )
         self.governed: GovernedEngine = under
         self.engine = StepDown(plain, under, plain)
@@ -102,19 +111,29 @@ kill = st.tuples(st.sampled_from(["kill", "tear", "end"]), st.just(0), st.just(0
 
 
 def test_never_overspent_by_the_stack(demo_bundle: Bundle, demo_recording: Recording) -> None:
-    """Budgets of so many climbs; scans, pauses, a battery's steps both ways, other rates, kills, torn records."""
+    """Budgets of so many climbs, any plan; scans, pauses, a battery's steps both ways, other rates, kills, torn
+    records."""
+    bins = len(calibration(demo_bundle.manifest).trees_seen)
+    slot = st.lists(st.one_of(st.just(0), st.integers(0, 0xFFFF)), min_size=bins, max_size=bins)
+    plans = st.lists(st.lists(slot, min_size=SLOTS, max_size=SLOTS), max_size=3)
 
     @settings(max_examples=60, deadline=None, derandomize=True, database=None)
     @given(
         declared=st.tuples(st.integers(0, 10**6), st.integers(1, 10**7)),
         climbs=st.integers(0, 30),
+        plan=plans,
         events=st.lists(st.one_of(scan, scan, scan, rest, step, pace, kill, kill), min_size=20, max_size=60),
     )
-    def never(declared: tuple[int, int], climbs: int, events: list[tuple[str, int, int]]) -> None:
+    def never(
+        declared: tuple[int, int],
+        climbs: int,
+        plan: list[list[list[int]]],
+        events: list[tuple[str, int, int]],
+    ) -> None:
         costs = Costs(*declared, 0)
         budget = Budget(climbs * sum(declared), DURATION_US, 1, "test")
         with tempfile.TemporaryDirectory(prefix="edge-limit-") as folder:
-            fly(Device(demo_bundle, Path(folder), budget, costs), demo_recording, events)
+            fly(Device(demo_bundle, Path(folder), budget, costs, plan), demo_recording, events)
 
     never()
 

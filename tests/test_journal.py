@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from edge_runtime import journal
 from edge_runtime.errors import BadInput, HardwareUnavailable
-from edge_runtime.journal import SYNC_US, VERDICT, JournalWriter, Kind, VerdictRecord, pack_verdict
+from edge_runtime.journal import (
+    SYNC_US,
+    VERDICT,
+    VERDICT_HEAD,
+    JournalWriter,
+    Kind,
+    VerdictRecord,
+    pack_verdict,
+)
 
 RECORDS = st.lists(st.tuples(st.sampled_from(list(Kind)), st.binary(max_size=60)), min_size=1, max_size=6)
 
@@ -143,7 +151,7 @@ def test_the_disk_is_made_to_write_when_the_clock_that_was_handed_on_says_so(
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(fdatasync(descriptor)))
     writer = JournalWriter(tmp_path)
     now_us = time.monotonic_ns() // 1000
-    frame = pack_verdict(*verdict(0))
+    frame = pack_verdict(VERDICT_HEAD, *verdict(0))
     writer.put(frame, now_us + SYNC_US - 1_000_000)
     writer.append(Kind.EVENT, b"{}")
     assert not synced

@@ -11,13 +11,19 @@ from typing import Any
 
 import pytest
 
+import hw_profiles
 from edge_runtime import console, journal, mission
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BadInput
 from edge_runtime.governor import Budget, Calibration, Costs, Trial
+from edge_runtime.governor.forecast import SLOTS
+from edge_runtime.governor.in_the_loop import asked
 from edge_runtime.journal import Kind, VerdictRecord
 from edge_runtime.planning import arrivals, flight, plan, replay, report, svg
-from edge_runtime.planning.work import PARTS
+from edge_runtime.planning.work import PARTS, work
+from edge_runtime.power.modelled import loop_work
 from edge_runtime.verdict import Rung
+from tests.test_history import Device
 
 
 def parse(module: Any, *words: object) -> Namespace:
@@ -212,6 +218,48 @@ def test_replay_on_a_real_log(demo_path: Path, tmp_path: Path, capsys: pytest.Ca
     write_log(tmp_path / "empty", [])
     with pytest.raises(BadInput, match="no verdict"):
         replay.replay(parse(replay, tmp_path / "empty", "--bundle", demo_path))
+
+
+def test_replay_prices_the_network_apart(demo_path: Path, tmp_path: Path) -> None:
+    """As the loop has it, the network follows the trees where the log says so, whatever the policy; to the joule."""
+    quiet, trees, network = (Rung.SCREEN, 7), (Rung.TREES, 2), (Rung.NETWORK, 3)
+    write_log(tmp_path / "log", ([quiet] * 20 + [trees] * 3 + [network] * 2) * 8)
+    bundle = Bundle.open(demo_path)
+    costs = work(bundle, hw_profiles.board("zero2w"), loop_work()).costs
+    words = [w for p in ("always", "screen", "never", "every:2", "governor") for w in ("--policy", p)]
+    document = replay.replay(parse(replay, tmp_path / "log", "--bundle", demo_path, *words))
+    rows = {row["policy"]: row for row in document["policies"]}
+    assert costs.network_nj > 0
+    assert [rows[p]["network"] for p in ("always", "screen", "never", "every:2")] == [16, 16, 0, 8]
+    for row in rows.values():
+        assert row["network_j"] == row["network"] * costs.network_nj / 1e9
+        assert row["trees_j"] == row["trees"] * costs.trees_nj / 1e9
+        assert row["inference_j"] == pytest.approx(row["screen_j"] + row["trees_j"] + row["network_j"])
+    assert rows["governor"]["inference_j"] <= document["budget_j"]
+    assert rows["always"]["missed"] == 0
+    table = list(replay.lines(document))
+    assert table[2].split()[4:7] == ["screen_j", "trees_j", "network_j"]
+    assert len({len(line) for line in table[2:-1]}) == 1
+
+
+def test_plan_flies_with_what_was_learnt(demo_path: Path, tmp_path: Path) -> None:
+    """From a journal of a mission as long; of another length, or of none, without, and it says so."""
+    ask = asked(Bundle.open(demo_path), Budget(1, 24 * 3_600_000_000, 1, "earlier"))
+    device = Device(tmp_path / "log")
+    device.start(ask)
+    device.fly({slot: [slot, *[100] * (ask.bins - 1)] for slot in range(SLOTS)})
+    device.writer.close()
+    told = {}
+    for hours in (24, 12):
+        words = ("--bundle", demo_path, "--hours", hours, "--plan-from", tmp_path / "log")
+        document = plan.plan(parse(plan, *words))
+        told[hours] = document["governor"]["plan"]
+        assert f"--plan-from {tmp_path / 'log'}" in document["run_with"]
+        assert told[hours] in "\n".join(report.lines(document))
+    assert told[24] == "learnt from 1 earlier mission"
+    assert "another length" in told[12]
+    with pytest.raises(BadInput, match=r"--plan-from .*none: no journal there"):
+        plan.plan(parse(plan, "--bundle", demo_path, "--plan-from", tmp_path / "none"))
 
 
 def test_flights_keep_their_budget() -> None:

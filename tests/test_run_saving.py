@@ -16,13 +16,16 @@ import pytest
 
 from edge_runtime import journal
 from edge_runtime.bundle import Bundle
-from edge_runtime.governor import Entry
+from edge_runtime.governor import Budget, Entry
+from edge_runtime.governor.forecast import SLOTS
+from edge_runtime.governor.in_the_loop import asked
 from edge_runtime.journal import Kind
 from edge_runtime.planning.work import work
 from edge_runtime.power.modelled import loop_work
 from edge_runtime.verdict import Rung
 from tests.conftest import ROOT, loop_command, process, rig
 from tests.sysfs_tree import AS_FOUND, TUNED, BatteryTree, make_board, state
+from tests.test_history import Device
 
 H_US = 3_600_000_000
 
@@ -300,3 +303,55 @@ def test_a_recording_cannot_be_paused(demo_path: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == "edge-runtime: --limit: what was recorded cannot be paused; leave it out\n"
+
+
+def test_the_plan_is_what_earlier_missions_heard(demo_path: Path, tmp_path: Path) -> None:
+    """From this journal and another's; killed, the mission goes on with the very same; with another length, none."""
+    ask = asked(Bundle.open(demo_path), Budget(1, 24 * H_US, 5, "earlier"))
+
+    def earlier(folder: Path, seed: int) -> None:
+        device = Device(folder / "journal")
+        device.start(ask)
+        device.fly({slot: [1 + seed * slot, *[100] * (ask.bins - 1)] for slot in range(SLOTS)})
+        device.writer.close()
+
+    def fly(folder: Path, *more: object, hours: object = 24, kill: bool = False) -> dict[str, Any]:
+        words = ("--budget", "60mJ", "--hours", hours, "--quiet", "--json", *more)
+        with (
+            rig("--loop", "--splits", "test", rate_hz=150) as port,
+            process(loop_command(demo_path, port, folder, *words)) as loop,
+        ):
+            wait_for(lambda: bool(plans(folder)[known:]), loop)
+            time.sleep(0.5)
+            loop.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            out, _ = loop.communicate(timeout=20)
+        plan: dict[str, Any] = {} if kill else json.loads(out)["mission"]["budget"]["plan"]
+        return plan
+
+    own, other, known = tmp_path / "own", tmp_path / "other", 1
+    earlier(own, 1)
+    earlier(other, 2)
+    fly(own, "--plan-from", other / "journal", kill=True)
+    begun = plans(own)[-1]
+    assert begun["note"] == "learnt from 2 earlier missions"
+    known = 2
+    told = fly(own)
+    assert told == {"missions": 2, "note": begun["note"], "trust": pytest.approx(63 / 64, abs=0.01)}
+    assert plans(own)[-1] == begun
+    heard = [f.payload for f in journal.read(own / "journal") if f.kind == Kind.HEARD]
+    assert heard[-1][4:8] == begun["serial"].to_bytes(4, "little")
+    known = 0
+    (tmp_path / "third").mkdir()
+    third = fly(tmp_path / "third", "--plan-from", own / "journal", hours=48)
+    assert third == {
+        "missions": 0,
+        "note": "none: the 2 earlier missions known had another bundle or another length",
+    }
+    assert journal.verify(own / "journal").damage == []
+
+
+def plans(folder: Path) -> list[dict[str, Any]]:
+    """The journal's PLAN records."""
+    if not journal.segments(folder / "journal"):
+        return []
+    return [json.loads(f.payload) for f in journal.read(folder / "journal") if f.kind == Kind.PLAN]

@@ -8,6 +8,7 @@ import numpy as np
 
 from compile.calibrate import confidence_table
 from compile.decide import Verdicts
+from compile.ladder import with_network
 from compile.matrix import Matrix
 from compile.neural import agreement, cascade
 from compile.neural.bundle import (
@@ -69,8 +70,8 @@ def attach(
             entries |= {f"{t.name}/{name}": text.encode() for name, text in texts.items()}
     section = describe_network(network, listed, counted_on(targets))
     section["instructions"] = count_instructions(network, artifacts)
-    section["cascade"] = _cascade(network, matrix, verdicts, bundle.manifest, section)
-    return Bundle(pack(bundle.manifest | {"network": section}, entries))
+    section["cascade"], counts = _cascade(network, matrix, verdicts, bundle.manifest, section)
+    return Bundle(pack(bundle.manifest | {"network": section, "ladder": counts}, entries))
 
 
 def _rows(matrix: Matrix) -> Rows:
@@ -85,8 +86,11 @@ def _rows(matrix: Matrix) -> Rows:
 
 def _cascade(
     network: Network, matrix: Matrix, verdicts: Verdicts, manifest: dict[str, Any], section: dict[str, Any]
-) -> dict[str, Any]:
-    """Bound and confidence from the calibration scans, accuracy and cost from the test scans."""
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Bound and confidence from the calibration scans, accuracy and cost from the test scans.
+
+    And the manifest's ladder with what the network changed on the calibration scans.
+    """
     raw = network.raw(matrix.power_cdbm).astype(np.int64)
     best = raw.argmax(1)
     two = np.partition(raw, -2, axis=1)[:, -2:]
@@ -119,9 +123,13 @@ def _cascade(
         bound, margin[test], trees_right[test], network_right[test], matrix.capture[test], instructions
     )
     step = network.graph.tensors[network.graph.output].step
-    return found | {
+    counts = manifest["ladder"]
+    if counts:
+        counts = with_network(counts, margin[fitted], (network_right & ~trees_right)[fitted].tolist())
+    declared = {
         "margin_bound": float(bound.margin).hex(),
         "confidence_q16": confidence_q16.tolist(),
         "step": float(step).hex(),
         "min_confidence_q16": pipeline["min_confidence_q16"],
     }
+    return found | declared, counts

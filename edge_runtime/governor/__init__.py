@@ -6,6 +6,7 @@ ladder.py    what each rung is worth and costs, at every price of energy
 forecast.py  what is still to come
 pricing.py   the price that follows, and its thresholds
 memory.py    what was learnt, through restarts
+history.py   what earlier missions heard, and the spending plan that is learnt from them
 policy.py    the decisions
 """
 

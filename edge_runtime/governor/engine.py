@@ -15,9 +15,9 @@ from typing import Protocol, runtime_checkable
 
 from edge_runtime.engines.compiled import SCORE_ASK
 from edge_runtime.governor.budget import Budget
-from edge_runtime.governor.forecast import Past
+from edge_runtime.governor.forecast import Histogram, Past
 from edge_runtime.governor.ladder import Calibration, Costs, Ladder
-from edge_runtime.governor.ledger import BURST_256, Ledger, last_entry, resumed_us
+from edge_runtime.governor.ledger import BURST_256, Entry, Ledger, last_entry, resumed_us
 from edge_runtime.governor.policy import Governor
 from edge_runtime.reasons import Reason
 from edge_runtime.scanners.codes import Expander
@@ -166,6 +166,15 @@ def usual_scores(calibration: Calibration) -> tuple[int, int]:
     return usual[0], usual[1]
 
 
+def under_way(
+    recorded: Iterable[bytes], budget: Budget, unix_us: int, speed: float = 1
+) -> tuple[Entry | None, int]:
+    """The account of the budget's mission and how much of it is over; None and 0 where a mission begins anew."""
+    entry = last_entry(recorded, budget.mission)
+    over_us = resumed_us(entry, unix_us, speed)
+    return (entry, over_us) if over_us < budget.duration_us else (None, 0)
+
+
 def governed(
     engine: Screening,
     budget: Budget,
@@ -182,19 +191,18 @@ def governed(
     speed: float = 1,
     memory: bytes | None = None,
     remember: Callable[[bytes], None] = lambda _payload: None,
+    mark: int = 0,
+    hear: Callable[[int, Histogram], None] = lambda _slot, _counts: None,
 ) -> tuple[GovernedEngine, Ledger]:
     """The engine under a budget, and its account, continued where the journal left it.
 
     costs: of the rungs; the trees' are charged with a second screen, as the artifact screens again.
     record: writes a BUDGET payload to the journal and forces it to the disk. recorded: the BUDGET payloads that
-    the journal holds, oldest first. speed: of the mission's clock between two runs. memory, remember: as the Governor
-    has them, for the journal's LEARNT records. A mission whose time is over begins anew, with what the last one
-    learnt about the ladder.
+    the journal holds, oldest first. speed: of the mission's clock between two runs. memory, remember, mark, hear:
+    as the Governor has them, for the journal's LEARNT and HEARD records. A mission whose time is over begins anew,
+    with what the last one learnt about the ladder.
     """
-    entry = last_entry(recorded, budget.mission)
-    over_us = resumed_us(entry, unix_us(), speed)
-    if over_us >= budget.duration_us:
-        entry, over_us = None, 0
+    entry, over_us = under_way(recorded, budget, unix_us(), speed)
     began_us = clock_us() - over_us
 
     def mission_us() -> int:
@@ -222,5 +230,7 @@ def governed(
         clock_us=mission_us,
         memory=memory,
         remember=remember,
+        mark=mark,
+        hear=hear,
     )
     return GovernedEngine(engine, governor, ledger), ledger

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 
-from edge_runtime.governor.forecast import Past
+from edge_runtime.governor.forecast import Histogram, Past
 from edge_runtime.governor.ladder import Ladder
 from edge_runtime.governor.ledger import Ledger
 from edge_runtime.governor.pricing import BLOCK, Pricing
@@ -46,6 +46,8 @@ class Governor:
     clock_us: the mission's clock, 0 at its start.
     seed: of the random probes.
     memory: the payload that `remember` got last before a restart. remember: is given what was learnt, now and then.
+    mark: names the mission and its plan; another's memory gives only what it knows of the ladder.
+    hear: is given each slot that is over and its scans by score bin.
 
     dense: every scan of the running block is screened and paid for; no need to ask `wants_screen`.
     note(score), bar(): for each screened scan, first hand in the screen's score, 0 to 255, then ask for the bar:
@@ -58,9 +60,10 @@ class Governor:
     """
 
     __slots__ = (
-        "_blocks", "_clock_us", "_duration_us", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj", "_pricing",
-        "_probe_gap", "_probe_in", "_remember", "_remembered", "_scores", "_screen_nj", "_seed", "_trees_nj", "ample",
-        "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network", "pays_trees",
+        "_blocks", "_clock_us", "_duration_us", "_hear", "_learnt", "_ledger", "_limit", "_look_in", "_network_nj",
+        "_pricing", "_probe_gap", "_probe_in", "_remember", "_remembered", "_scores", "_screen_nj", "_seed",
+        "_trees_nj", "ample", "bar", "dense", "ladder", "learning", "network_upto", "note", "pays_network",
+        "pays_trees",
     )  # fmt: skip
 
     def __init__(
@@ -75,13 +78,15 @@ class Governor:
         seed: int = 1,
         memory: bytes | None = None,
         remember: Callable[[bytes], None] = lambda _payload: None,
+        mark: int = 0,
+        hear: Callable[[int, Histogram], None] = lambda _slot, _counts: None,
     ) -> None:
         self.ladder = ladder
         self._ledger = ledger
         self._clock_us = clock_us
         self._screen_nj, self._trees_nj, self._network_nj = ladder.costs
-        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us(), memory)
-        self._remember = remember
+        self._pricing = Pricing(ladder, ledger, pasts, duration_us, scan_us, clock_us(), memory, mark)
+        self._remember, self._hear = remember, hear
         self._remembered = self._pricing.trials
         self._scores = bytearray()
         self._learnt: list[tuple[int, int, bool, bool | None]] = []
@@ -116,6 +121,11 @@ class Governor:
     def learn(self, score: int, margin: int, trees_changed: bool, network_changed: bool | None) -> None:
         """The trees ran: did they change the answer, and (None where it was not asked) did the network?"""
         self._learnt.append((score, margin, trees_changed, network_changed))
+
+    def close(self) -> None:
+        """Tell what the running slot has heard so far. Call it when the loop ends in order; nothing may follow."""
+        self._pricing.stop()
+        self._hear(*self._pricing.heard(self._scores))
 
     def expect(self, scan_us: int) -> None:
         """Scans turn out to be so far apart: from the next block on the price reckons with that."""
@@ -160,6 +170,8 @@ class Governor:
             pricing.learn(self._learnt)
             self._learnt.clear()
         slot_over = pricing.update(now_us)
+        if slot_over:
+            self._hear(*pricing.heard(self._scores))
         if slot_over or pricing.trials - self._remembered >= _REMEMBER_TRIALS:
             self._remembered = pricing.trials
             self._remember(pricing.memory)

@@ -38,9 +38,11 @@ class Pricing:
     trees_from: the lowest score that is worth the trees; 256 where none is.
     network_upto: the highest margin that is worth the network; -1 where none is.
     trials: how often the field has told what the trees found.
+    mark: names the mission and its plan to `memory`.
     """
 
     __slots__ = (
+        "_ahead",
         "_bins",
         "_counts_for",
         "_cut_256",
@@ -56,7 +58,9 @@ class Pricing:
         "_ledger",
         "_level_256",
         "_look_costs",
+        "_mark",
         "_mixture",
+        "_over",
         "_refreshed",
         "_scan_us",
         "_scenarios",
@@ -83,13 +87,18 @@ class Pricing:
         scan_us: int,
         now_us: int,
         memory: bytes | None = None,
+        mark: int = 0,
     ) -> None:
+        self._mark = mark
         self._ladder = ladder
         self._ledger = ledger
         self._duration_us = duration_us
         self._scan_us = max(1, scan_us)
         self._bins = range(ladder.bins)
         self._seen: Histogram = [0] * ladder.bins
+        self._over = (0, self._seen)
+        self._ahead: Histogram = [0] * ladder.bins
+        """Scans told with the slot before, and counted after its end."""
         self.trials = self._refreshed = 0
         self._earned = -1
         self._fraction = 0
@@ -109,20 +118,21 @@ class Pricing:
 
     def _resume(self, memory: bytes, experts: int) -> None:
         calibration = self._ladder.calibration
-        known = Memory.unpack(memory, calibration, experts)
+        known = Memory.unpack(memory, calibration, experts, self._mark)
         if known is None:
             return
         self.trials = self._refreshed = max(0, sum(known.trees_seen) - sum(calibration.trees_seen))
         calibration.resume(*known[:4])
         self._ladder.refresh()
-        self._forecast.resume(*known[4:])
+        if known.weights:
+            self._forecast.resume(*known[4:])
 
     @property
     def memory(self) -> bytes:
         """What a restart should not lose (memory.py)."""
         c = self._ladder.calibration
         counts = c.trees_seen, c.trees_changed, c.network_seen, c.network_changed
-        return Memory(*counts, *self._forecast.state).pack(c)
+        return Memory(*counts, *self._forecast.state).pack(c, self._mark)
 
     def _find_dear(self, now_us: int) -> None:
         scans = max(0, self._duration_us - now_us) // self._scan_us
@@ -169,6 +179,17 @@ class Pricing:
         if not self._dear:
             self._weigh_screening(new, len(scores))
 
+    def stop(self) -> None:
+        """The mission pauses or ends here, within the running slot."""
+        self._over = self._slot, self._seen
+
+    def heard(self, scores: bytearray) -> tuple[int, Histogram]:
+        """The slot that ended last and its scans by score bin; `scores`: of its scans that are not counted yet."""
+        slot, counts = self._over
+        binned = bytes(scores).translate(self._ladder.calibration.score_bin)
+        before, self._ahead = self._ahead, [binned.count(index) * self._counts_for for index in self._bins]
+        return slot, [n + a - b for n, a, b in zip(counts, self._ahead, before, strict=True)]
+
     def learn(self, trials: Iterable[tuple[int, int, bool, bool | None]]) -> None:
         """Add what the trees and the network found to the calibration's counts."""
         for trial in trials:
@@ -181,6 +202,7 @@ class Pricing:
         True at a slot's end: the time to remember what was learnt.
         """
         if now_us >= self._slot_ends_us:
+            self._over = self._slot, self._seen
             self._begin_slot(now_us)
             self._forecast.judge(self._seen, self._level_256 >> 8, self._slot)
             self._seen = [0] * len(self._seen)

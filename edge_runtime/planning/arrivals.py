@@ -17,7 +17,8 @@ from edge_runtime.verdict import Rung
 class Arrival(NamedTuple):
     """One scan: the screen's score, the trees' margin, and what each rung would change in the answer.
 
-    captured_us: from the first scan on.
+    captured_us: from the first scan on. asks_network: the network follows the trees here, as the bundle's bound on
+    their margin has it; False where the trees were not asked, and nobody knows.
     """
 
     captured_us: int
@@ -25,6 +26,7 @@ class Arrival(NamedTuple):
     margin: int
     trees_change: bool
     network_changes: bool
+    asks_network: bool = False
 
 
 HEARD = 255
@@ -50,9 +52,8 @@ def from_journal(directory: Path) -> tuple[list[VerdictRecord], list[Arrival]]:
         changed = climbed and record.label != last
         margin = margin_score(record.margin)
         score = HEARD if climbed else QUIET
-        arrivals.append(
-            Arrival(at_us - began_us, score, margin, changed, changed and record.rung == Rung.NETWORK)
-        )
+        asked = record.rung == Rung.NETWORK
+        arrivals.append(Arrival(at_us - began_us, score, margin, changed, changed and asked, asked))
         last = record.label
     return records, arrivals
 

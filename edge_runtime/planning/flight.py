@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.errors import BadInput
-from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger
+from edge_runtime.governor import Budget, Calibration, Costs, Governor, Ladder, Ledger, Past
 from edge_runtime.governor.ledger import BURST_256
 from edge_runtime.planning.arrivals import QUIET, Arrival
 
@@ -40,10 +40,19 @@ Choose = Callable[[Arrival], int]
 
 
 def fly(
-    policy: str, arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs
+    policy: str,
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past] = (),
 ) -> Flight:
-    """Fly all arrivals under a policy (one of POLICIES). Raises BadInput where there is none of that name."""
-    choose = _policy(policy, arrivals, budget, calibration, costs)
+    """Fly all arrivals under a policy (one of POLICIES). Raises BadInput where there is none of that name.
+
+    pasts: the governor's spending plan, counted in the calibration's bins. Where costs give the network a price of
+    its own, the policy decides on it; where not, it follows the trees as in the loop, which is paid for with them.
+    """
+    choose = _policy(policy, arrivals, budget, calibration, costs, pasts)
     top = 3 if costs.network_nj else 2
     flight = Flight()
     for arrival in arrivals:
@@ -51,7 +60,7 @@ def fly(
         flight.scans += 1
         flight.screened += rungs >= 1
         flight.trees += rungs >= 2
-        flight.network += rungs >= 3
+        flight.network += rungs >= 3 or (rungs == top == 2 and arrival.asks_network)
         if arrival.trees_change or (arrival.network_changes and top == 3):
             flight.changes += 1
             flight.got += rungs >= (2 if arrival.trees_change else 3)
@@ -59,11 +68,16 @@ def fly(
 
 
 def _policy(
-    name: str, arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs
+    name: str,
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past],
 ) -> Choose:
     top = 3 if costs.network_nj else 2
     if name == "governor":
-        return _governor(arrivals, budget, calibration, costs)
+        return _governor(arrivals, budget, calibration, costs, pasts)
     if name == "always":
         return lambda _: top
     if name == "screen":
@@ -105,7 +119,13 @@ def _bucket(scans: int, budget: Budget, costs: Costs, top: int) -> Choose:
     return choose
 
 
-def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibration, costs: Costs) -> Choose:
+def _governor(
+    arrivals: Sequence[Arrival],
+    budget: Budget,
+    calibration: Calibration,
+    costs: Costs,
+    pasts: Sequence[Past],
+) -> Choose:
     now_us = 0
     ledger = Ledger(
         budget.energy_nj,
@@ -119,7 +139,7 @@ def _governor(arrivals: Sequence[Arrival], budget: Budget, calibration: Calibrat
     governor = Governor(
         Ladder(calibration, costs),
         ledger,
-        [],
+        pasts,
         duration_us=budget.duration_us,
         scan_us=max(1, span_us // max(1, len(arrivals) - 1)),
         clock_us=lambda: now_us,

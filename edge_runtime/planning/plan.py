@@ -18,14 +18,16 @@ from typing import Any
 import hw_profiles
 from edge_runtime import console, duty
 from edge_runtime.board import GROUPS
-from edge_runtime.bundle import Bundle
+from edge_runtime.bundle import Bundle, Manifest
+from edge_runtime.engines.compiled import SCORE_ASK
 from edge_runtime.errors import BadInput
-from edge_runtime.governor import Budget
-from edge_runtime.governor.in_the_loop import budget_of
+from edge_runtime.governor import Budget, Past
+from edge_runtime.governor.history import Plan, learnt_from, slots_of
+from edge_runtime.governor.in_the_loop import asked, budget_of, examples_in
 from edge_runtime.journal import VerdictRecord
 from edge_runtime.planning import arrivals, flight, report
 from edge_runtime.planning.ways import Ratios, Way, levers, life_ratios, ways_to_fly
-from edge_runtime.planning.work import Work, calibration, work
+from edge_runtime.planning.work import Work, calibration, scored, work
 from edge_runtime.power.figures import capacity_j
 from edge_runtime.power.interval import Interval
 from edge_runtime.power.modelled import loop_work
@@ -57,6 +59,14 @@ def add_arguments(parser: console.Parser) -> None:
     parser.add_argument("--log", type=Path, metavar="DIR", help="arrivals of this journal, not by chance")
     parser.add_argument(
         "--active", type=float, default=0.1, help="share of scans with something (%(default)s)"
+    )
+    parser.add_argument(
+        "--plan-from",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="JOURNAL",
+        help="the governor has learnt from these journals' missions",
     )
     parser.add_argument("--plot", type=Path, metavar="SVG", help="write a plot there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -90,7 +100,7 @@ def plan(args: Namespace) -> dict[str, Any]:
         args.budget, args.hours, mission, duty.rest_mw(_planned(mission, limit, args), args.own_battery)
     )
     begun = time.monotonic()
-    flown, seen = _fly_a_day(args, bundle, each, chosen, budget)
+    flown, seen, learnt = _fly_a_day(args, bundle, each, chosen, budget)
     took_s = time.monotonic() - begun
     answered = flown.got / flown.changes if flown.changes else 1.0
     if 0 < answered < 1:
@@ -100,6 +110,7 @@ def plan(args: Namespace) -> dict[str, Any]:
     ways = ways_to_fly(mission, each, chosen, flown, args)
     ratios = life_ratios(mission, chosen, ways, args)
     document = _document(args, mission, battery_j, budget, chosen, ways, ratios, flown, seen)
+    document["governor"]["plan"] = learnt
     document |= {"levers": levers(chosen, ways), "run_with": _run_with(args, limit)}
     document["goals"] = _goals(document, limit)
     return document | {"simulated_s": round(took_s, 3)}
@@ -110,6 +121,7 @@ def _run_with(args: Namespace, limit: duty.Limit) -> str:
     words = ["--profile", args.profile, "--scanner", args.scanner, "--battery", args.battery]
     words += ["--budget", args.budget, "--hours", f"{args.hours:g}", "--tune", ",".join(GROUPS)]
     words += [] if args.no_pause else ["--limit", str(limit)]
+    words += ["--plan-from", *map(str, args.plan_from)] if args.plan_from else []
     return " ".join(words + ["--own-battery"] * args.own_battery)
 
 
@@ -124,8 +136,11 @@ def _planned(mission: Mission, limit: duty.Limit, args: Namespace) -> duty.Duty:
 
 def _fly_a_day(
     args: Namespace, bundle: Bundle, each: Work, chosen: duty.Duty, budget: Budget
-) -> tuple[flight.Flight, str]:
-    """A day of the mission (or less, where the mission is shorter) under its share of the budget."""
+) -> tuple[flight.Flight, str, str]:
+    """A day of the mission (or less, where the mission is shorter) under its share of the budget.
+
+    What was flown, and in words what was heard and what was known of earlier missions.
+    """
     day_us = min(DAY_US, budget.duration_us)
     scan_us = int(chosen.period_s * 1e6)
     if args.log:
@@ -138,10 +153,27 @@ def _fly_a_day(
         asked = ((bundle.manifest.get("network") or {}).get("cascade") or {}).get("asked", 0.0)
         seen = f"by chance: something in {args.active:.0%} of the scans, in bursts, more by day than by night"
     share = Budget(budget.energy_nj * day_us // budget.duration_us, day_us, 0, budget.text)
-    flown = flight.fly("governor", heard, share, calibration(bundle.manifest), each.governed_costs)
+    chances, learnt = calibration(bundle.manifest), _learnt(args, bundle, share)
+    pasts = yes_or_no(learnt, bundle.manifest)
+    flown = flight.fly("governor", heard, share, chances, each.governed_costs, pasts)
     # In the loop the network follows the trees where their margin is small: as often as in the log, or at the build.
     flown.network = round(flown.trees * asked)
-    return flown, seen
+    return flown, seen, learnt.note
+
+
+def _learnt(args: Namespace, bundle: Bundle, share: Budget) -> Plan:
+    """The governor's spending plan for the day that is flown: what `run` would learn for a mission as long."""
+    return learnt_from(examples_in(args.plan_from), asked(bundle, share))
+
+
+def yes_or_no(plan: Plan, manifest: Manifest) -> list[Past]:
+    """The plan's past missions for a screen that says yes or no, as `calibration` has it."""
+    bins = scored(manifest).score_bin
+    first_quiet = bins[SCORE_ASK - 1]
+    return [
+        Past([[sum(slot[:first_quiet]), sum(slot[first_quiet:])] for slot in slots_of(payload)])
+        for payload in plan.payloads
+    ]
 
 
 def _asked(records: Sequence[VerdictRecord]) -> float:

@@ -62,13 +62,17 @@ def replay(args: Namespace) -> dict[str, Any]:
     chances = calibration(bundle.manifest)
     rows = []
     for policy in args.policy or ["always", "screen", "governor"]:
-        flown = flight.fly(policy, heard, budget, chances, each.costs)
+        # Decided and paid as in the loop, where the network follows the trees; priced as what then ran.
+        flown = flight.fly(policy, heard, budget, chances, each.governed_costs)
         rows.append(
             {
                 "policy": policy,
                 "screened": flown.screened,
                 "trees": flown.trees,
                 "network": flown.network,
+                "screen_j": flown.screened * each.costs.screen_nj / 1e9,
+                "trees_j": flown.trees * each.costs.trees_nj / 1e9,
+                "network_j": flown.network * each.costs.network_nj / 1e9,
                 "inference_j": flown.spent_nj(each.costs) / 1e9,
                 "changes": flown.changes,
                 "missed": flown.missed,
@@ -84,7 +88,8 @@ def _log(records: Sequence[VerdictRecord], hours: float) -> dict[str, Any]:
         "hours": hours,
         "rungs": {name: count for name, count in by_rung.items() if count},
         "recorded_j": sum(r.energy_nj for r in records) / 1e9,
-        "unknown_to_it": "where only the screen answered, nobody knows what the trees would have said",
+        "unknown_to_it": "where only the screen answered, nobody knows what the trees would have said, "
+        "nor whether the network would have been asked",
     }
 
 
@@ -93,10 +98,19 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     log = document["log"]
     yield f"log        {log['scans']} scans in {log['hours']:.2f} h, {log['recorded_j']:.4g} J; {log['rungs']}"
     yield f"budget     {document['budget_j']:.4g} J for inference"
-    yield f"{'policy':<14}{'screened':>10}{'trees':>10}{'network':>10}{'joules':>12}{'changes':>10}{'missed':>8}"
+    columns = (
+        "screened",
+        "trees",
+        "network",
+        "screen_j",
+        "trees_j",
+        "network_j",
+        "inference_j",
+        "changes",
+        "missed",
+    )
+    yield f"{'policy':<14}" + "".join(f"{name:>12}" for name in columns)
     for row in document["policies"]:
-        yield (
-            f"{row['policy']:<14}{row['screened']:>10}{row['trees']:>10}{row['network']:>10}"
-            f"{row['inference_j']:>12.4g}{row['changes']:>10}{row['missed']:>8}"
-        )
+        cells = (f"{row[c]:>12.4g}" if c.endswith("_j") else f"{row[c]:>12}" for c in columns)
+        yield f"{row['policy']:<14}" + "".join(cells)
     yield f"({log['unknown_to_it']})"

@@ -55,7 +55,8 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'met   ' if row['met'] else 'missed'}  {row['name']}: {value} (goal {row['goal']})"
     yield ""
     yield f"carried out by: edge-runtime run {document['run_with']}"
-    yield f"({document['basis']}; arrivals {document['governor']['arrivals']})"
+    governor = document["governor"]
+    yield f"({document['basis']}; arrivals {governor['arrivals']}; spending plan {governor['plan']})"
 
 
 def _span(ends: Sequence[float | None]) -> str:

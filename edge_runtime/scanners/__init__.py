@@ -28,7 +28,12 @@ SCANNERS = {
 def check_name(name: str) -> None:
     """Raises BadInput for a scanner that no source can be opened with."""
     known = (*SCANNERS, "auto", "journal")
-    if name.partition("?")[0] not in known:
+    if name.startswith("journal?"):
+        raise BadInput(
+            f"scanner {name!r}: a replay's speed goes with the folder; "
+            "give --scanner journal --port 'FOLDER?speed=1' for the recorded times"
+        )
+    if name not in known:
         raise BadInput(f"scanner {name!r}: unknown; choose of {', '.join(known)}")
 
 

@@ -9,6 +9,8 @@ Every policy pays for its screening; scores are no probabilities, and how they b
 
 `bound` is what no policy in the field could beat on average (bounds.py): it pays for screens and margins, and in
 `switch` it does not know when. `no plan` is the governor without past missions, as a device flies its first.
+`learnt` is what a device makes of that by itself (learnt_plans.py): missions flown one after the other, each recorded
+in a journal as `run` records it and as far as its budget let it screen, the plan learnt from there.
 
 Seeds are fixed and of two kinds, parted on 24 November 2026. DEVELOPMENT: all that the policy was ever tuned on, 0 to
 63, those of this bench before that day among them. EVALUATION: what this bench flies, chosen afterwards and flown
@@ -34,7 +36,7 @@ from edge_runtime.energy_ci.guest import Guest
 from edge_runtime.errors import HardwareUnavailable
 from edge_runtime.governor.ladder import Costs
 from edge_runtime.planning import plan
-from tests.bench import bounds, missions, policies
+from tests.bench import bounds, learnt_plans, missions, policies
 
 ROOT = Path(__file__).parents[2]
 BUDGETS = (0.01, 0.03, 0.10, 0.30)
@@ -232,12 +234,16 @@ def main() -> int:
     parser = console.Parser(prog="bench_governor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--runs", type=int, default=40, help="runs a process (%(default)s)")
+    parser.add_argument(
+        "--learnt-runs", type=int, default=8, help="devices a process that learn their own plan (%(default)s)"
+    )
     parser.set_defaults(run=_run)
     return console.main(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     rows = table(args.runs)
+    learnt = learnt_plans.rows(EVALUATION[: args.learnt_runs], COSTS, tuple(GOALS))
     try:
         decisions, why_not = decision_instructions(), None
     except HardwareUnavailable as e:
@@ -246,6 +252,7 @@ def _run(args: argparse.Namespace) -> int:
     document = {
         "goals": goals(rows, decisions) + mission_goals(planned),
         "rows": rows,
+        "learnt": learnt,
         "decisions": decisions,
         "decisions_unavailable": why_not,
         "demo_mission": planned,
@@ -258,6 +265,7 @@ def _run(args: argparse.Namespace) -> int:
         error = f" +- {goal['standard_error']}, bound {goal['bound']}" if "bound" in goal else ""
         met = "met " if goal["met"] else "MISS"
         print(f"{met} {goal['name']}: {goal['value']}{error} {goal['unit']} ({goal['goal']})")
+    print("\n".join(learnt_plans.lines(learnt)))
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_runtime.governor.forecast import Past
+from edge_runtime.governor.forecast import Histogram, Past
 from edge_runtime.governor.ladder import ONE, Calibration, Costs, Ladder, monotone
 from edge_runtime.governor.ledger import Ledger, last_entry
 from edge_runtime.governor.policy import Governor
@@ -42,7 +42,9 @@ class Field:
         budget_nj: int,
         kills: Sequence[int] = (),
         seed: int = 0,
+        hear: Callable[[int, Histogram], None] = lambda _slot, _counts: None,
     ) -> None:
+        self._hear = hear
         self._known = (calibration, costs, plan)
         self._scans = scans
         self._budget_nj = budget_nj
@@ -59,6 +61,7 @@ class Field:
             try:
                 governor, ledger = self._start()
                 self._run(governor, scans, outcomes, flight)
+                governor.close()
                 ledger.close()
             except Killed:
                 flight.restarts += 1
@@ -91,6 +94,7 @@ class Field:
             duration_us=duration_us,
             scan_us=SCAN_US,
             clock_us=self._clock_us,
+            hear=self._hear,
         )
         return governor, ledger
 

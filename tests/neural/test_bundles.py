@@ -34,11 +34,14 @@ from compile.toolchain import build as compile_c
 from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci import userland
 from edge_runtime.engines.cascade import CascadeEngine
+from edge_runtime.engines.compiled import CompiledEngine
 from edge_runtime.engines.network import CompiledNetwork, open_network
 from edge_runtime.engines.tflite import PACKAGES, InterpretedNetwork
 from edge_runtime.errors import BadInput, CheckFailed
+from edge_runtime.governor.ladder import Calibration, margin_score
+from edge_runtime.planning.work import scored
 from edge_runtime.recording import Recording, Split
-from edge_runtime.verdict import Rung
+from edge_runtime.verdict import Rung, Verdict
 from tests.bench.bench_neural import mlp
 from tests.conftest import ROOT
 from tests.neural.networks import calibration
@@ -161,6 +164,24 @@ def test_a_cascade_answers_as_its_parts(both: Bundle, matrix: Matrix) -> None:
     cost = section["instructions"]
     assert cost["trees"] < cost["cascade"] < cost["network"]
     assert "the network is asked of" in "\n".join(describe(both))
+
+
+def test_the_ladder_counts_what_the_network_changes(both: Bundle, matrix: Matrix) -> None:
+    """By the device's own engines: asked after every answer of the trees, how often it mends theirs."""
+    counted = Calibration.from_dict(both.manifest["ladder"])
+    seen, changed = [0] * len(counted.network_seen), [0] * len(counted.network_seen)
+    trees, asked = CompiledEngine.of(both), CascadeEngine.of(both)
+    asked._margin_bound = float("inf")
+    for n in np.flatnonzero((matrix.split == Split.CALIBRATION) & (matrix.label >= 0)):
+        power, label = matrix.power_cdbm[n].tobytes(), matrix.label[n]
+        first, then = Verdict._make(trees.infer(power)), asked.infer(power)
+        if then.rung == Rung.NETWORK:
+            at = counted.margin_bin[margin_score(first.margin)]
+            seen[at] += 1
+            changed[at] += then.label == label != first.label
+    assert (counted.network_seen, counted.network_changed) == (seen, changed)
+    assert 0 < sum(changed) < sum(seen)
+    assert scored(both.manifest).network_seen == seen  # counted, so nothing is believed
 
 
 def test_a_cascade_is_the_same_through_the_interpreter(both: Bundle, scans: Any) -> None:
