@@ -102,6 +102,7 @@ class _Writer(BlockWriter):
         self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at) if plain else None
         self.single = self.forest.single
         self.sums = Sums(flow, self._literal, _OUT)
+        self.values: list[float] = self.forest.leaf_values[self.forest.leaf, 0].tolist()
         self.pool: dict[bytes, int] = {}
         self.pools = 0
         self.since_pool = 0  # bytes of code, of all groups: literals wait for the end of a long one
@@ -221,20 +222,27 @@ class _Writer(BlockWriter):
         # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
         self.longest_way += self.longest(order, far) + len(pools)
         for number, chunk in enumerate(chunks):
-            for label, ops in chunk:
-                yield f"{self.name(label, group)}:"
-                for k, (line, to) in enumerate(ops):
-                    if to is None:
-                        yield line
-                    elif (label, k) in far:
-                        yield f"{_inverted(line)} .+8"
-                        yield f"    b {self.name(to, group)}"
-                    else:
-                        yield f"{line} {self.name(to, group)}"
+            yield from self._chunk(chunk, group, far)
             if number < len(pools):
                 yield f"    b .Lover{group}_{number}"
                 yield from pools[number]
                 yield f"    .p2align 2\n.Lover{group}_{number}:"
+
+    def _chunk(
+        self, chunk: Sequence[tuple[int, list[Op]]], group: int, far: set[tuple[int, int]]
+    ) -> list[str]:
+        """Blocks as text."""
+        lines = []
+        for label, ops in chunk:
+            lines.append(f"{self.name(label, group)}:")
+            for k, (line, to) in enumerate(ops):
+                if to is None:
+                    lines.append(line)
+                elif far and (label, k) in far:
+                    lines += [f"{_inverted(line)} .+8", f"    b {self.name(to, group)}"]
+                else:
+                    lines.append(f"{line} {self.name(to, group)}")
+        return lines
 
     def test(self, node: int) -> tuple[list[Op], str, str]:
         """What goes before the branch, the branch for left and the branch for right."""
@@ -255,7 +263,7 @@ class _Writer(BlockWriter):
         return _ops(self.sums.load(self.tree_of[node], self._value(node)))
 
     def _value(self, node: int) -> float:
-        return float(self.forest.leaf_values[self.forest.leaf[node], 0])
+        return self.values[node]
 
     def send(self, node: int, to: int) -> list[Op]:
         """Call the addition: the value lies where the link register then points.
@@ -307,9 +315,12 @@ def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple
             for label, ops in chunk:
                 starts[label] = position
                 for k, (line, to) in enumerate(ops):
-                    if to is not None and line not in (JUMP, CALL):
-                        at.append((position, to, label, k))
-                    position += 2 if (label, k) in far or line.startswith("    .xword") else 1
+                    position += 1
+                    if to is None:
+                        position += line.startswith("    .xword")
+                    elif line not in (JUMP, CALL):
+                        at.append((position - 1, to, label, k))
+                        position += (label, k) in far
             starts[END] = position
             position += 2 * BRANCH_REACH
         more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far

@@ -50,6 +50,7 @@ class Sums:
         self.real = "s" if self.forest.single else "d"
         self.vector = f"{lanes(self.forest)}{self.real}"
         self.wait, self.left = _waits(flow)
+        self.group_of = flow.group_of
 
     @property
     def last_saved(self) -> int:
@@ -62,7 +63,7 @@ class Sums:
         return [self._add(tree, wait.register)] if wait and wait.adds else []
 
     def _add(self, tree: int, register: int) -> str:
-        if len(self.flow.groups[self.flow.group_of[tree]].outputs) > 1:
+        if len(self.flow.groups[self.group_of[tree]].outputs) > 1:
             return f"    fadd v0.{self.vector}, v0.{self.vector}, v{register}.{self.vector}"
         return f"    fadd {self.real}0, {self.real}0, {self.real}{register}"
 
