@@ -103,7 +103,8 @@ class _Writer(BlockWriter):
         self.single = self.forest.single
         self.sums = Sums(flow, self._literal, _OUT)
         self.values: list[float] = self.forest.leaf_values[self.forest.leaf, 0].tolist()
-        self.pool: dict[bytes, int] = {}
+        self.pool: dict[bytes, int] = {}  # where literals lie in the pool
+        self.pool_bytes = 0
         self.pools = 0
         self.since_pool = 0  # bytes of code, of all groups: literals wait for the end of a long one
         self.longest_way = 0
@@ -189,21 +190,25 @@ class _Writer(BlockWriter):
         yield from self._move_stack("add")
         yield "    mov w0, #0\n    ret"
 
-    def _literal(self, value: float) -> str:
-        data = struct.pack("<f" if self.single else "<d", value)
-        at = self.pool.setdefault(data, len(self.pool))
-        return f".Lp{self.pools}+{at * len(data)}"
+    def _literal(self, values: list[float]) -> str:
+        data = struct.pack(f"<{len(values)}{'f' if self.single else 'd'}", *values)
+        at = self.pool.get(data)
+        if at is None:
+            at = self.pool[data] = self.pool_bytes
+            self.pool_bytes += len(data)
+        return f".Lp{self.pools}+{at}"
 
     def _lay_pool(self) -> Iterator[str]:
         if not self.pool:
             return
         yield "    .p2align 3"
         yield f".Lp{self.pools}:"
-        directive = ".word" if self.single else ".xword"
+        directive, size = (".word", 4) if self.single else (".xword", 8)
         for data in self.pool:
-            yield f"    {directive} {int.from_bytes(data, 'little'):#x}"
+            parts = (data[at : at + size] for at in range(0, len(data), size))
+            yield f"    {directive} " + ", ".join(f"{int.from_bytes(p, 'little'):#x}" for p in parts)
         self.pools += 1
-        self.pool = {}
+        self.pool, self.pool_bytes = {}, 0
         self.since_pool = 0
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
@@ -215,7 +220,7 @@ class _Writer(BlockWriter):
             ops = self.block(label, following)
             chunks[-1].append((label, ops))
             self.since_pool += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
-            if self.since_pool + 8 * len(self.pool) > POOL_REACH:
+            if self.since_pool + self.pool_bytes > POOL_REACH:
                 pools.append(list(self._lay_pool()))
                 chunks.append([])
         far = _far_branches(chunks)
