@@ -86,7 +86,8 @@ class Sums:
 
     def add_vector(self, values: list[float]) -> list[str]:
         """Add a leaf's values, one for each output: as many at a time as a register holds."""
-        loads, additions = [], []
+        loads: list[str] = []
+        additions: list[str] = []
         size = lanes(self.forest)
         for number, at in enumerate(range(0, len(values), size)):
             some = values[at : at + size]
