@@ -270,17 +270,25 @@ class _Writer(BlockWriter):
     def _value(self, node: int) -> float:
         return self.values[node]
 
+    def _values(self, node: int) -> list[float]:
+        row: list[float] = self.forest.leaf_values[self.forest.leaf[node]].tolist()
+        return row
+
     def send(self, node: int, to: int) -> list[Op]:
         """Call the addition: the value lies where the link register then points.
 
         That is a multiple of 4, which a load of 8 bytes from normal memory may be at. Nothing returns from these
         calls: a core that predicts returns may mispredict those of its callers, once for each.
         """
-        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", self._value(node)), "little")
-        return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
+        form, directive = ("<f", ".word") if self.single else ("<d", ".xword")
+        values = self.sums.row(self._values(node)) if self.vector else [self.values[node]]
+        words = (int.from_bytes(struct.pack(form, value), "little") for value in values)
+        return [(CALL, to), *((f"    {directive} {word:#x}", None) for word in words)]
 
     def receive(self, tree: int) -> list[Op]:
-        """Add the value whose turn it is, and load what lies behind the call."""
+        """Add the value whose turn it is, and load what lies behind the call; or add the row that lies there."""
+        if self.vector:
+            return _ops(self.sums.receive_row())
         return _ops([*self.sums.turn(tree), *self.sums.receive(tree)])
 
     def add_loaded(self, tree: int) -> list[Op]:
@@ -290,7 +298,7 @@ class _Writer(BlockWriter):
     def add(self, node: int) -> list[Op]:
         """Add a leaf's values, or have one wait."""
         if self.vector:
-            return _ops(self.sums.add_vector(self.forest.leaf_values[self.forest.leaf[node]].tolist()))
+            return _ops(self.sums.add_vector(self._values(node)))
         return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
 
 

@@ -10,7 +10,12 @@ evaluated before those that share its register.
     others:     ld1 {v9.s}[2], [x30]
 
 Where a leaf adds to all outputs, nothing waits: their sums lie side by side in v0 to v7, and one `fadd` of a vector
-adds to as many of them as a register holds.
+adds to as many of them as a register holds. A cold leaf's row lies behind its call:
+
+    leaf:       bl .Lt4n0add
+                .xword 0x3fb0c5f2a9e1d7c4, ...
+    .Lt4n0add:  ldp q16, q17, [x30]
+                fadd v0.2d, v0.2d, v16.2d   ...
 """
 
 from __future__ import annotations
@@ -102,6 +107,27 @@ class Sums:
         # A value is loaded while the one before it is added.
         return [
             line for at in range(0, len(loads), 2) for of in (loads, additions) for line in of[at : at + 2]
+        ]
+
+    def row(self, values: list[float]) -> list[float]:
+        """A leaf's values as they lie behind a call: so many that loads take just these."""
+        return [*values, 0.0] if len(values) % 4 == 3 and self.forest.single else values
+
+    def receive_row(self) -> list[str]:
+        """Add a leaf's values from where x30 points."""
+        size, width = lanes(self.forest), self.forest.n_outputs
+        full, rest = divmod(width, size)
+        if rest == 3:
+            full, rest = full + 1, 0
+        loads = [f"    ldp q{16 + n}, q{17 + n}, [x30, #{16 * n}]" for n in range(0, full - 1, 2)]
+        if full % 2:
+            loads.append(f"    ldr q{15 + full}, [x30, #{16 * (full - 1)}]")
+        if rest:
+            loads.append(f"    ldr {self._part(rest)}{16 + full}, [x30, #{16 * full}]")
+        sums = range(full + bool(rest))
+        return [
+            *loads,
+            *(f"    fadd v{n}.{self.vector}, v{n}.{self.vector}, v{16 + n}.{self.vector}" for n in sums),
         ]
 
     def _part(self, values: int) -> str:

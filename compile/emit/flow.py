@@ -150,7 +150,7 @@ class _Threader:
 
     def __init__(self, ranks: Ranks, taste: Taste) -> None:
         forest = ranks.forest
-        self.price, self.shared = taste.price, taste.shared and forest.leaf_values.shape[1] == 1
+        self.price, self.shared = taste.price, taste.shared
         # Plain lists: these are read one element at a time, where numpy is ten times slower.
         self.slot: list[int] = ranks.slot.tolist()
         self.rank: list[int] = ranks.rank.tolist()

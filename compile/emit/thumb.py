@@ -93,7 +93,7 @@ def emit(
 def _taste(ranks: Ranks, total: Sum) -> Taste:
     taste = _TASTE[total]
     vector = ranks.forest.leaf_values.shape[1] > 1
-    return replace(taste, price=max(taste.price, _DEAR)) if vector else taste
+    return replace(taste, price=max(taste.price, _DEAR), shared=False) if vector else taste
 
 
 def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
