@@ -226,22 +226,16 @@ class _Threader:
             decided = self._decided(edge.facts, tests)
             for known in common:
                 del decided[known]
-            key: object = (edge.source, edge.side) if edge.mass > hot else tuple(decided.items())
+            key: object = (edge.source, edge.side) if edge.mass > hot else frozenset(decided.items())
             sets.setdefault(key, ([], decided))[0].append(edge)
         return sets.values()
 
     def _decided(self, facts: Facts, tests: dict[int, list[int]]) -> dict[int, int]:
         """Tests that facts decide, and where they lead."""
         found: dict[int, int] = {}
-        if not facts:
-            return found
         rank, (left, right) = self.rank, self.child
-        for slot, nodes in tests.items():
-            known = facts.get(slot)
-            if known is None:
-                continue
-            low, high = known
-            for node in nodes:
+        for slot, (low, high) in facts.items():
+            for node in tests.get(slot, ()):
                 if high <= rank[node]:
                     found[node] = left[node]
                 elif low > rank[node]:
