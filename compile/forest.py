@@ -231,6 +231,12 @@ def key_to_float(key: int) -> float:
     return float(np.uint32(bits).view(np.float32))
 
 
+def keys_to_floats(keys: Ints) -> NDArray[np.float32]:
+    """The float32 of each key."""
+    wide = keys.astype(np.int64)
+    return np.where(wide >= 0, wide, 0x80000000 - wide).astype(np.uint32).view(np.float32)
+
+
 def category_codes(x: NDArray[np.float32], rule: CodeRule) -> Ints:
     """Codes of categorical features, int32; -1 where a value is no code (negative, huge, NaN)."""
     with np.errstate(invalid="ignore"):

@@ -89,9 +89,17 @@ def _assembly(text: str, splits: Container[str] | None) -> list[Place]:
     add(r"cmp r\d+, #(\d+)$", lambda m: str(int(m[1]) + 1) if int(m[1]) < 255 else None, "threshold")
     swaps = {"tbz": "tbnz", "tbnz": "tbz", "bls": "bhi", "bhi": "bls", "b.ls": "b.hi", "b.hi": "b.ls"}
     add(r"^ +(tbn?z|b\.?ls|b\.?hi) ", lambda m: swaps[m[1]], "child")
-    add(r"\.xword (0x[0-9a-f]+)", lambda m: hex(int(m[1], 16) ^ 1 << 30), "leaf")
+    for before in ("", "0x[0-9a-f]+, "):  # a leaf of two values has them side by side
+        add(rf"\.xword {before}(0x[0-9a-f]+)", lambda m: _other_bits(int(m[1], 16)), "leaf")
+    # Of a double in two words, one that is not zero: the sum's rounding would swallow what is next to it.
+    add(r"^    \.word (0x[0-9a-f]+), 0x[1-9a-f]", lambda m: hex(int(m[1], 16) ^ 1 << 30), "leaf")
     add(r"(?:addw|subw) r12, r12, #(\d+)", lambda m: str(int(m[1]) ^ 1), "leaf")
     return places
+
+
+def _other_bits(double: int) -> str:
+    """Another double; for zero one that the rounding of a sum does not swallow."""
+    return hex(double ^ 1 << 30 if double & ~(1 << 63) else 0x3EB0_0000_0000_0000)
 
 
 def _tables(text: str) -> list[Place]:

@@ -101,7 +101,9 @@ class _Writer(BlockWriter):
         self.maker = aarch64_words.WordsWriter(flow.ranks, words, _WORDS, self.rank_at) if plain else None
         self.single = self.forest.single
         self.sums = Sums(flow, self._literal, _OUT)
-        self.pool: dict[bytes, int] = {}
+        self.values: list[float] = self.forest.leaf_values[self.forest.leaf, 0].tolist()
+        self.pool: dict[bytes, int] = {}  # where literals lie in the pool
+        self.pool_bytes = 0
         self.pools = 0
         self.since_pool = 0  # bytes of code, of all groups: literals wait for the end of a long one
         self.longest_way = 0
@@ -190,21 +192,25 @@ class _Writer(BlockWriter):
         yield from self._move_stack("add")
         yield "    mov w0, #0\n    ret"
 
-    def _literal(self, value: float) -> str:
-        data = struct.pack("<f" if self.single else "<d", value)
-        at = self.pool.setdefault(data, len(self.pool))
-        return f".Lp{self.pools}+{at * len(data)}"
+    def _literal(self, values: list[float]) -> str:
+        data = struct.pack(f"<{len(values)}{'f' if self.single else 'd'}", *values)
+        at = self.pool.get(data)
+        if at is None:
+            at = self.pool[data] = self.pool_bytes
+            self.pool_bytes += len(data)
+        return f".Lp{self.pools}+{at}"
 
     def _lay_pool(self) -> Iterator[str]:
         if not self.pool:
             return
         yield "    .p2align 3"
         yield f".Lp{self.pools}:"
-        directive = ".word" if self.single else ".xword"
+        directive, size = (".word", 4) if self.single else (".xword", 8)
         for data in self.pool:
-            yield f"    {directive} {int.from_bytes(data, 'little'):#x}"
+            parts = (data[at : at + size] for at in range(0, len(data), size))
+            yield f"    {directive} " + ", ".join(f"{int.from_bytes(p, 'little'):#x}" for p in parts)
         self.pools += 1
-        self.pool = {}
+        self.pool, self.pool_bytes = {}, 0
         self.since_pool = 0
 
     def _emit(self, order: Sequence[int], group: int) -> Iterator[str]:
@@ -216,27 +222,34 @@ class _Writer(BlockWriter):
             ops = self.block(label, following)
             chunks[-1].append((label, ops))
             self.since_pool += sum(8 if to is not None or line.startswith("    .") else 4 for line, to in ops)
-            if self.since_pool + 8 * len(self.pool) > POOL_REACH:
+            if self.since_pool + self.pool_bytes > POOL_REACH:
                 pools.append(list(self._lay_pool()))
                 chunks.append([])
         far = _far_branches(chunks)
         # A pool in the way costs a branch over it; which way passes it does not matter for a bound.
         self.longest_way += self.longest(order, far) + len(pools)
         for number, chunk in enumerate(chunks):
-            for label, ops in chunk:
-                yield f"{self.name(label, group)}:"
-                for k, (line, to) in enumerate(ops):
-                    if to is None:
-                        yield line
-                    elif (label, k) in far:
-                        yield f"{_inverted(line)} .+8"
-                        yield f"    b {self.name(to, group)}"
-                    else:
-                        yield f"{line} {self.name(to, group)}"
+            yield from self._chunk(chunk, group, far)
             if number < len(pools):
                 yield f"    b .Lover{group}_{number}"
                 yield from pools[number]
                 yield f"    .p2align 2\n.Lover{group}_{number}:"
+
+    def _chunk(
+        self, chunk: Sequence[tuple[int, list[Op]]], group: int, far: set[tuple[int, int]]
+    ) -> list[str]:
+        """Blocks as text."""
+        lines = []
+        for label, ops in chunk:
+            lines.append(f"{self.name(label, group)}:")
+            for k, (line, to) in enumerate(ops):
+                if to is None:
+                    lines.append(line)
+                elif far and (label, k) in far:
+                    lines += [f"{_inverted(line)} .+8", f"    b {self.name(to, group)}"]
+                else:
+                    lines.append(f"{line} {self.name(to, group)}")
+        return lines
 
     def test(self, node: int) -> tuple[list[Op], str, str]:
         """What goes before the branch, the branch for left and the branch for right."""
@@ -257,7 +270,11 @@ class _Writer(BlockWriter):
         return _ops(self.sums.load(self.tree_of[node], self._value(node)))
 
     def _value(self, node: int) -> float:
-        return float(self.forest.leaf_values[self.forest.leaf[node], 0])
+        return self.values[node]
+
+    def _values(self, node: int) -> list[float]:
+        row: list[float] = self.forest.leaf_values[self.forest.leaf[node]].tolist()
+        return row
 
     def send(self, node: int, to: int) -> list[Op]:
         """Call the addition: the value lies where the link register then points.
@@ -265,11 +282,15 @@ class _Writer(BlockWriter):
         That is a multiple of 4, which a load of 8 bytes from normal memory may be at. Nothing returns from these
         calls: a core that predicts returns may mispredict those of its callers, once for each.
         """
-        bits = int.from_bytes(struct.pack("<f" if self.single else "<d", self._value(node)), "little")
-        return [(CALL, to), (f"    {'.word' if self.single else '.xword'} {bits:#x}", None)]
+        form, directive = ("<f", ".word") if self.single else ("<d", ".xword")
+        values = self.sums.row(self._values(node)) if self.vector else [self.values[node]]
+        words = (int.from_bytes(struct.pack(form, value), "little") for value in values)
+        return [(CALL, to), *((f"    {directive} {word:#x}", None) for word in words)]
 
     def receive(self, tree: int) -> list[Op]:
-        """Add the value whose turn it is, and load what lies behind the call."""
+        """Add the value whose turn it is, and load what lies behind the call; or add the row that lies there."""
+        if self.vector:
+            return _ops(self.sums.receive_row())
         return _ops([*self.sums.turn(tree), *self.sums.receive(tree)])
 
     def add_loaded(self, tree: int) -> list[Op]:
@@ -279,7 +300,7 @@ class _Writer(BlockWriter):
     def add(self, node: int) -> list[Op]:
         """Add a leaf's values, or have one wait."""
         if self.vector:
-            return _ops(self.sums.add_vector(self.forest.leaf_values[self.forest.leaf[node]].tolist()))
+            return _ops(self.sums.add_vector(self._values(node)))
         return [*self.add_loaded(self.tree_of[node]), *self.load(node)]
 
 
@@ -309,9 +330,12 @@ def _far_branches(chunks: Sequence[Sequence[tuple[int, list[Op]]]]) -> set[tuple
             for label, ops in chunk:
                 starts[label] = position
                 for k, (line, to) in enumerate(ops):
-                    if to is not None and line not in (JUMP, CALL):
-                        at.append((position, to, label, k))
-                    position += 2 if (label, k) in far or line.startswith("    .xword") else 1
+                    position += 1
+                    if to is None:
+                        position += line.startswith("    .xword")
+                    elif line not in (JUMP, CALL):
+                        at.append((position - 1, to, label, k))
+                        position += (label, k) in far
             starts[END] = position
             position += 2 * BRANCH_REACH
         more = {(label, k) for p, to, label, k in at if abs(starts[to] - p) > BRANCH_REACH} - far

@@ -8,6 +8,14 @@ evaluated before those that share its register.
     lane 0:     fadd v0.4s, v0.4s, v9.4s    if values of the window before wait in v9
                 ldr s9, [x30]
     others:     ld1 {v9.s}[2], [x30]
+
+Where a leaf adds to all outputs, nothing waits: their sums lie side by side in v0 to v7, and one `fadd` of a vector
+adds to as many of them as a register holds. A cold leaf's row lies behind its call:
+
+    leaf:       bl .Lt4n0add
+                .xword 0x3fb0c5f2a9e1d7c4, ...
+    .Lt4n0add:  ldp q16, q17, [x30]
+                fadd v0.2d, v0.2d, v16.2d   ...
 """
 
 from __future__ import annotations
@@ -20,7 +28,7 @@ from compile.emit.flow import Flow, Group
 from compile.forest import Forest
 
 MAX_OUTPUTS = 16
-"""Sums that a leaf with a vector can add to: d0 to d7, d16 to d23."""
+"""Sums that a leaf with a vector can add to: in v0 to v7."""
 _WAITING = (*range(1, 8), *range(16, 32), *range(8, 15))
 """Registers that values wait in: of d8 to d15 the caller wants its own back."""
 WINDOW = len(_WAITING)
@@ -44,12 +52,13 @@ class Sums:
     out_at: offset in the frame of the address of the raw scores.
     """
 
-    def __init__(self, flow: Flow, literal: Callable[[float], str], out_at: int) -> None:
+    def __init__(self, flow: Flow, literal: Callable[[list[float]], str], out_at: int) -> None:
         self.flow, self.forest = flow, flow.ranks.forest
         self.literal, self.out_at = literal, out_at
         self.real = "s" if self.forest.single else "d"
         self.vector = f"{lanes(self.forest)}{self.real}"
         self.wait, self.left = _waits(flow)
+        self.group_of = flow.group_of
 
     @property
     def last_saved(self) -> int:
@@ -62,7 +71,7 @@ class Sums:
         return [self._add(tree, wait.register)] if wait and wait.adds else []
 
     def _add(self, tree: int, register: int) -> str:
-        if len(self.flow.groups[self.flow.group_of[tree]].outputs) > 1:
+        if len(self.flow.groups[self.group_of[tree]].outputs) > 1:
             return f"    fadd v0.{self.vector}, v0.{self.vector}, v{register}.{self.vector}"
         return f"    fadd {self.real}0, {self.real}0, {self.real}{register}"
 
@@ -70,8 +79,8 @@ class Sums:
         """Load a value that lies with the code."""
         wait = self.wait[tree]
         if wait.lane == 0:
-            return [f"    ldr {self.real}{wait.register}, {self.literal(value)}"]
-        return [f"    adr x30, {self.literal(value)}", *self.receive(tree)]
+            return [f"    ldr {self.real}{wait.register}, {self.literal([value])}"]
+        return [f"    adr x30, {self.literal([value])}", *self.receive(tree)]
 
     def receive(self, tree: int) -> list[str]:
         """Load a value from where x30 points."""
@@ -81,14 +90,54 @@ class Sums:
         return [f"    ld1 {{v{register}.{self.real}}}[{lane}], [x30]"]
 
     def add_vector(self, values: list[float]) -> list[str]:
-        """Add a leaf's values, one for each output."""
-        lines = []
-        for o, value in enumerate(values):
-            if value != 0:  # no sum is ever -0, so that adding 0 changes nothing
-                lines.append(f"    ldr {self.real}31, {self.literal(value)}")
-                register = f"{self.real}{_sum_register(o)}"
-                lines.append(f"    fadd {register}, {register}, {self.real}31")
-        return lines
+        """Add a leaf's values, one for each output: as many at a time as a register holds."""
+        loads: list[str] = []
+        additions: list[str] = []
+        size = lanes(self.forest)
+        for number, at in enumerate(range(0, len(values), size)):
+            some = values[at : at + size]
+            while some and some[-1] == 0:  # no sum is ever -0, so that adding 0 changes nothing
+                some.pop()
+            if some:
+                spare, register = 30 + len(loads) % 2, number
+                loads.append(f"    ldr {self._part(len(some))}{spare}, {self._literal_of(some)}")
+                additions.append(
+                    f"    fadd v{register}.{self.vector}, v{register}.{self.vector}, v{spare}.{self.vector}"
+                )
+        # A value is loaded while the one before it is added.
+        return [
+            line for at in range(0, len(loads), 2) for of in (loads, additions) for line in of[at : at + 2]
+        ]
+
+    def row(self, values: list[float]) -> list[float]:
+        """A leaf's values as they lie behind a call: so many that loads take just these."""
+        return [*values, 0.0] if len(values) % 4 == 3 and self.forest.single else values
+
+    def receive_row(self) -> list[str]:
+        """Add a leaf's values from where x30 points."""
+        size, width = lanes(self.forest), self.forest.n_outputs
+        full, rest = divmod(width, size)
+        if rest == 3:
+            full, rest = full + 1, 0
+        loads = [f"    ldp q{16 + n}, q{17 + n}, [x30, #{16 * n}]" for n in range(0, full - 1, 2)]
+        if full % 2:
+            loads.append(f"    ldr q{15 + full}, [x30, #{16 * (full - 1)}]")
+        if rest:
+            loads.append(f"    ldr {self._part(rest)}{16 + full}, [x30, #{16 * full}]")
+        sums = range(full + bool(rest))
+        return [
+            *loads,
+            *(f"    fadd v{n}.{self.vector}, v{n}.{self.vector}, v{16 + n}.{self.vector}" for n in sums),
+        ]
+
+    def _part(self, values: int) -> str:
+        """The name of a register's part that holds so many values; the rest of it is cleared by a load."""
+        return {4: "s", 8: "d"}.get(values * (4 if self.forest.single else 8), "q")
+
+    def _literal_of(self, values: list[float]) -> str:
+        """Where values lie that are loaded together: of two or more, as many as a register holds."""
+        full = 1 if len(values) == 1 else 2 if len(values) == 2 else lanes(self.forest)
+        return self.literal([*values, *[0.0] * (full - len(values))])
 
     def start(self, outputs: tuple[int, ...]) -> Iterator[str]:
         """Set sums to what trees are added to."""
@@ -96,9 +145,9 @@ class Sums:
         for o, register, lane in self._places(outputs):
             base = float(forest.base[o]) if forest.base_first else 0.0
             if lane and base:
-                yield f"    adr x30, {self.literal(base)}\n    ld1 {{v0.{self.real}}}[{lane}], [x30]"
+                yield f"    adr x30, {self.literal([base])}\n    ld1 {{v{register}.{self.real}}}[{lane}], [x30]"
             elif base:
-                yield f"    ldr {self.real}{register}, {self.literal(base)}"
+                yield f"    ldr {self.real}{register}, {self.literal([base])}"
             elif not lane:
                 yield f"    movi d{register}, #0"
 
@@ -106,22 +155,24 @@ class Sums:
         """Raw scores of sums. Lanes come last to first: the first is the register itself."""
         forest, real = self.forest, self.real
         for o, register, lane in reversed(self._places(outputs)):
+            at = 30 if lane else register
             if lane:
-                yield f"    mov {real}{register}, v0.{real}[{lane}]"
+                yield f"    mov {real}{at}, v{register}.{real}[{lane}]"
             if forest.divisor != 1:
-                yield f"    ldr {real}31, {self.literal(forest.divisor)}"
-                yield f"    fdiv {real}{register}, {real}{register}, {real}31"
+                yield f"    ldr {real}31, {self.literal([forest.divisor])}"
+                yield f"    fdiv {real}{at}, {real}{at}, {real}31"
             if not forest.base_first and forest.base[o] != 0:
-                yield from self._add_base(register, forest.base[o])
+                yield from self._add_base(at, forest.base[o])
             if forest.single:
-                yield f"    fcvt d{register}, s{register}"
-            yield f"    ldr x30, [sp, #{self.out_at}]\n    str d{register}, [x30, #{8 * o}]"
+                yield f"    fcvt d{at}, s{at}"
+            yield f"    ldr x30, [sp, #{self.out_at}]\n    str d{at}, [x30, #{8 * o}]"
 
     def _places(self, outputs: tuple[int, ...]) -> list[tuple[int, int, int]]:
-        """For each output the register it is finished in and its lane of d0."""
+        """For each output the register of its sum and its lane there."""
         if outputs == (-1,):
-            return [(o, _sum_register(o), 0) for o in range(self.forest.n_outputs)]
-        return [(o, lane, lane) for lane, o in enumerate(outputs)]
+            size = lanes(self.forest)
+            return [(o, o // size, o % size) for o in range(self.forest.n_outputs)]
+        return [(o, 0, lane) for lane, o in enumerate(outputs)]
 
     def _add_base(self, register: int, base: float) -> Iterator[str]:
         """Add a base score after the trees: in float64, as Treelite does, whatever the sums are in."""
@@ -176,7 +227,3 @@ def _group_waits(group: Group, waits: dict[int, _Wait]) -> list[int]:
             waits[tree] = _Wait(register[turn[tree]], k // size, bool(queue) and k < size)
         queue = queue[size:] + [register[n] for n in range(start, start + size)]
     return queue
-
-
-def _sum_register(output: int) -> int:
-    return output if output < 8 else output + 8

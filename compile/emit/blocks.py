@@ -39,6 +39,9 @@ class BlockWriter(ABC):
         self.root_of: list[int] = self.forest.roots.tolist()
         self.before = {b: a for group in flow.groups for a, b in itertools.pairwise(group.trees)}
         self.made: dict[int, list[Op]] = {}
+        self.names: dict[int, str] = {}
+        self.share_of: list[float] = flow.ranks.share.tolist()
+        self.children: tuple[list[int], list[int]] = self.forest.left.tolist(), self.forest.right.tolist()
         self.version = _versions(flow.node)
 
     @abstractmethod
@@ -69,6 +72,12 @@ class BlockWriter(ABC):
         """The name of a label: tree and node, as in the forest's dump, and which version after the first."""
         if label == END:
             return f".Lend{group}"
+        name = self.names.get(label)
+        if name is None:
+            name = self.names[label] = self._new_name(label, group)
+        return name
+
+    def _new_name(self, label: int, group: int) -> str:
         if label < END:
             return self.name(addition(label), group) + "add"
         node, version = self.flow.node[label], self.version[label]
@@ -100,18 +109,18 @@ class BlockWriter(ABC):
         """
         falls = dict(zip(order, [*order[1:], END], strict=True))
         most = {END: 0}
-        for label in sorted(order, key=lambda at: -at if at >= 0 else 0.5 - addition(at)):
+        for label in sorted(order, key=_height, reverse=True):
             ops = self.block(label, falls[label])
             here = most.get(falls[label], 0)  # what is lower is not fallen into, but follows a jump
             for k in range(len(ops) - 1, -1, -1):
                 line, to = ops[k]
-                size = 2 if (label, k) in far else 1
-                if to is None:
-                    here += size
-                elif line in (JUMP, CALL):
-                    here = size + most[to]
-                else:
-                    here = size + max(here, most[to])
+                if to is not None:
+                    there = most[to]
+                    if there > here or line in (JUMP, CALL):
+                        here = there
+                    if far and (label, k) in far:
+                        here += 1
+                here += 1
             most[label] = here
         return most[order[0]]
 
@@ -131,9 +140,8 @@ class BlockWriter(ABC):
         return [*before, (if_left, left), (JUMP, right)]
 
     def _colder_left(self, block: int) -> bool:
-        share, forest = self.flow.ranks.share, self.forest
-        node = self.flow.node[block]
-        return bool(share[forest.left[node]] < share[forest.right[node]])
+        node, (left, right) = self.flow.node[block], self.children
+        return self.share_of[left[node]] < self.share_of[right[node]]
 
     def _leaf(self, block: int, following: int) -> list[Op]:
         node, target = self.flow.node[block], self.flow.left[block]
@@ -142,6 +150,11 @@ class BlockWriter(ABC):
         if target in self.shared:
             return self.send(node, addition(target))
         return [*self.add(node), (JUMP, target)]
+
+
+def _height(label: int) -> float:
+    """An addition lies right in front of its block."""
+    return label if label >= 0 else addition(label) - 0.5
 
 
 def _versions(nodes: Sequence[int]) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.forest import INF_KEY, Ints, key_to_float
+from compile.forest import INF_KEY, Ints, keys_to_floats
 from compile.ranks import NumericSlot
 
 _TAILS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -42,7 +42,7 @@ class IntegerBuckets:
 
 def thresholds_f32(slot: NumericSlot) -> NDArray[np.float32]:
     """A slot's thresholds as floats. The one below -inf, which nothing but NaN is at, is not among them."""
-    return np.array([key_to_float(int(k)) for k in slot.keys], np.float32)
+    return keys_to_floats(slot.keys)
 
 
 def has_floats(slot: NumericSlot) -> bool:

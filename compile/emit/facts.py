@@ -22,23 +22,27 @@ class Edge(NamedTuple):
 def narrowed(facts: Facts, slot: int, rank: int, right: int) -> Facts:
     """What is known behind a test for `slot` <= `rank`, on its right side or its left."""
     low, high = facts.get(slot, ANY)
-    return facts | {slot: (max(low, rank + 1), high) if right else (low, min(high, rank))}
+    known = facts.copy()
+    if right:
+        known[slot] = (rank + 1 if low <= rank else low, high)
+    else:
+        known[slot] = (low, rank if high > rank else high)
+    return known
 
 
 def hull(edges: Sequence[Edge]) -> Facts:
     """What is known on all edges."""
-    if len(edges) == 1:
-        return edges[0].facts
-    all_facts = [e.facts for e in edges]
-    slots = set(all_facts[0])
-    for facts in all_facts[1:]:
-        slots &= facts.keys()
-        if not slots:
-            return {}
-    found = {}
-    for slot in sorted(slots):
-        known = [facts[slot] for facts in all_facts]
-        low, high = min([k[0] for k in known]), max([k[1] for k in known])
-        if low > 0 or high < ANY[1]:
-            found[slot] = low, high
+    found = edges[0].facts
+    for edge in edges[1:]:
+        facts, both = edge.facts, {}
+        for slot, one in found.items():
+            other = facts.get(slot)
+            if other is not None:
+                low = one[0] if one[0] < other[0] else other[0]
+                high = one[1] if one[1] > other[1] else other[1]
+                if low > 0 or high < ANY[1]:
+                    both[slot] = low, high
+        if not both:
+            return both
+        found = both
     return found

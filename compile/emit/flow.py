@@ -150,7 +150,7 @@ class _Threader:
 
     def __init__(self, ranks: Ranks, taste: Taste) -> None:
         forest = ranks.forest
-        self.price, self.shared = taste.price, taste.shared and forest.leaf_values.shape[1] == 1
+        self.price, self.shared = taste.price, taste.shared
         # Plain lists: these are read one element at a time, where numpy is ten times slower.
         self.slot: list[int] = ranks.slot.tolist()
         self.rank: list[int] = ranks.rank.tolist()
@@ -226,17 +226,16 @@ class _Threader:
             decided = self._decided(edge.facts, tests)
             for known in common:
                 del decided[known]
-            key: object = (edge.source, edge.side) if edge.mass > hot else tuple(decided.items())
+            key: object = (edge.source, edge.side) if edge.mass > hot else frozenset(decided.items())
             sets.setdefault(key, ([], decided))[0].append(edge)
         return sets.values()
 
     def _decided(self, facts: Facts, tests: dict[int, list[int]]) -> dict[int, int]:
         """Tests that facts decide, and where they lead."""
-        found = {}
+        found: dict[int, int] = {}
         rank, (left, right) = self.rank, self.child
-        for slot in sorted(facts.keys() & tests.keys()):
-            low, high = facts[slot]
-            for node in tests[slot]:
+        for slot, (low, high) in facts.items():
+            for node in tests.get(slot, ()):
                 if high <= rank[node]:
                     found[node] = left[node]
                 elif low > rank[node]:
@@ -294,40 +293,46 @@ class _Threader:
         self.left.append(END)
         self.right.append(END)
         self.mass.append(mass)
-        self.via.append(self._via(edges))
         self.falls.append(self.leaf_quick)
-        facts = hull(edges)
-        for edge in edges:
-            if edge.source >= 0:
-                if edge.side != 1:
-                    self.left[edge.source] = block
-                if edge.side != 0:
-                    self.right[edge.source] = block
+        _, facts, source, _ = edges[0]
+        if len(edges) > 1:
+            facts, source = hull(edges), END
+        # A leaf in front of all ways is what the way from it goes on to know.
+        leaf_before = source >= 0 and self.slot[self.node[source]] < 0
+        self.via.append(END if source < 0 else self.node[source] if leaf_before else self.via[source])
+        for _, _, source, side in edges:
+            if source >= 0:
+                if side != 1:
+                    self.left[source] = block
+                if side != 0:
+                    self.right[source] = block
         slot = self.slot[node]
         if slot < 0:
             if self.following >= 0:
-                if self.numeric > MAX_SLOTS:
-                    facts = {}
-                target = self._open(self.following, facts)
-                self.leaving.setdefault(target, []).append(Edge(mass, facts, block, 2))
+                self._leave(block, mass, facts)
             return
         self.tested[node] += mass
         share = self.share_left[node]
         for side in (0, 1):
             known = facts if slot >= self.numeric else narrowed(facts, slot, self.rank[node], side)
             edge = Edge(mass * (1 - share if side else share), known, block, side)
-            child = self._open(self.child[side][node], known)
+            child = self.child[side][node]
+            if self.slot[child] in known:
+                child = self._open(child, known)
             below = None if plan is None else (plan.right if side else plan.left)
             if below is not None:
                 self._make(child, [edge], edge.mass, below)
+            elif child in self.pending:
+                self.pending[child].append(edge)
             else:
-                self.pending.setdefault(child, []).append(edge)
+                self.pending[child] = [edge]
 
-    def _via(self, edges: list[Edge]) -> int:
-        source = edges[0].source
-        if source < 0 or len(edges) > 1:
-            return -1
-        return self.node[source] if self.slot[self.node[source]] < 0 else self.via[source]
+    def _leave(self, block: int, mass: float, facts: Facts) -> None:
+        """A leaf's way into the next tree."""
+        if self.numeric > MAX_SLOTS:
+            facts = {}
+        target = self._open(self.following, facts)
+        self.leaving.setdefault(target, []).append(Edge(mass, facts, block, 2))
 
     def _open(self, node: int, facts: Facts) -> int:
         """The first test at or below `node` that is not decided, or the leaf."""
@@ -357,14 +362,14 @@ class _Threader:
                 self.pending[target] = edges
 
     def _layout(self, first: int) -> list[int]:
-        nodes = self.node
-        edges = [
-            layout.Choice(self.mass[b], self.left[b], self.right[b], self.share_left[nodes[b]])
-            if self.slot[nodes[b]] >= 0
-            else layout.Choice(self.mass[b], self.left[b], END, self.falls[b])
-            for b in range(first, len(nodes))
+        blocks: list[layout.Choice] = [
+            (mass, left, right, self.share_left[node]) if self.slot[node] >= 0 else (mass, left, END, falls)
+            for node, mass, left, right, falls in zip(
+                *(made[first:] for made in (self.node, self.mass, self.left, self.right, self.falls)),
+                strict=True,
+            )
         ]
-        return layout.ordered(edges, first, self.price, shared=self.shared)
+        return layout.ordered(blocks, first, self.price, shared=self.shared)
 
 
 def _parents(ranks: Ranks) -> list[int]:

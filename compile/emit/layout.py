@@ -8,21 +8,14 @@ it: its branch is taken to one, and the jump, to the colder one, is executed on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import itemgetter
 
 END = -1
+Choice = tuple[float, int, int, float]
+"""A block: how often it is executed, its targets (END: none) and the chance of the first of them.
 
-
-class Choice(NamedTuple):
-    """A block: how often it is executed, its targets (END: none) and the chance of the first of them.
-
-    A leaf has one target; `share` is then what it saves where it falls into that, per execution.
-    """
-
-    mass: float
-    left: int
-    right: int
-    share: float
+A leaf has one target; the last is then what it saves where it falls into that, per execution.
+"""
 
 
 def addition(block: int) -> int:
@@ -36,22 +29,23 @@ def ordered(blocks: Sequence[Choice], first: int, price: float, *, shared: bool)
     price: the executions that an instruction of code must save. shared: whether leaves share additions.
     """
     users: dict[int, list[float]] = {}
-    for b in blocks:
-        if b.right == END and b.left != END:
-            users.setdefault(b.left, []).append(b.mass)
+    for mass, left, right, _ in blocks:
+        if right == END and left != END:
+            users.setdefault(left, []).append(mass)
     pairs: list[tuple[float, int, int]] = []
-    for label, b in enumerate(blocks, first):
-        if b.left == END:
+    for label, (mass, left, right, share) in enumerate(blocks, first):
+        if left == END:
             continue
-        if b.right == END:
-            alone = not shared or len(users[b.left]) == 1
-            pairs.append((b.mass * b.share + (price if alone else -price), label, b.left))
+        if right == END:
+            alone = not shared or len(users[left]) == 1
+            pairs.append((mass * share + (price if alone else -price), label, left))
             continue
-        weight = b.mass * min(b.share, 1 - b.share) + price
-        pairs += [(weight, label, b.left), (weight, label, b.right)]
+        weight = mass * (share if share < 0.5 else 1 - share) + price
+        pairs.append((weight, label, left))
+        pairs.append((weight, label, right))
     if shared:
         pairs += [(sum(of) + price, addition(t), t) for t, of in users.items() if len(of) > 1]
-    pairs.sort(key=lambda pair: -pair[0])
+    pairs.sort(key=itemgetter(0), reverse=True)
     after: dict[int, int] = {}
     entered: set[int] = set()
     for _, label, target in pairs:

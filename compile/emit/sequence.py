@@ -6,10 +6,10 @@ window of trees is evaluated in any order, if each value waits for its turn in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compile.forest import Floats, Ints
 from compile.ranks import Ranks
@@ -17,6 +17,8 @@ from compile.ranks import Ranks
 _HIGHEST = 1 << 30
 _RARE = 0.05
 """Tests that are executed less often than this do not matter for the order."""
+_AT_ONCE = 1_000_000
+"""Ranges that are found together: more need the memory, fewer the time."""
 
 
 def in_sequence(ranks: Ranks, trees: Sequence[int]) -> list[int]:
@@ -53,29 +55,47 @@ def _saved(ranks: Ranks, trees: list[int]) -> Floats:
     owner = np.repeat(np.arange(len(trees)), [len(t) for t in tests])
     share, columns, rank = ranks.share[of], slot[of], ranks.rank[of]
     found = np.zeros((len(trees), len(trees)))
-    for number, tree in enumerate(trees):
-        low, high, weight = _leaf_ranges(ranks, tree)
+    for number, (low, high, weight) in enumerate(_leaf_ranges(ranks, trees)):
         decided = (high[:, columns] <= rank) | (low[:, columns] > rank)
         spared = np.where(decided, weight[:, None], 0).sum(0)  # `@` would wake the threads of a BLAS
         found[number] = np.bincount(owner, share * spared, len(trees))
     return found
 
 
-def _leaf_ranges(ranks: Ranks, tree: int) -> tuple[Ints, Ints, Floats]:
-    """For a tree's leaves: (leaves, slots) lowest and highest ranks, and (leaves,) the chance of each."""
+def _leaf_ranges(ranks: Ranks, trees: Sequence[int]) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """For each tree its leaves': (leaves, slots) lowest and highest ranks, and (leaves,) the chance of each."""
+    sizes = np.diff(ranks.forest.roots)[trees] * max(len(ranks.numeric), 1)
+    some: list[int] = []
+    room = _AT_ONCE
+    for tree, size in zip(trees, sizes.tolist(), strict=True):
+        if some and size > room:
+            yield from _ranges_of(ranks, some)
+            some, room = [], _AT_ONCE
+        some.append(tree)
+        room -= size
+    yield from _ranges_of(ranks, some)
+
+
+def _ranges_of(ranks: Ranks, trees: Sequence[int]) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """The same of trees that are few enough to go down together, a level at a time."""
     forest, numeric = ranks.forest, len(ranks.numeric)
-    first, last = int(forest.roots[tree]), int(forest.roots[tree + 1])
-    low = np.zeros((last - first, numeric), np.int32)
-    high = np.full((last - first, numeric), _HIGHEST, np.int32)
-    for node in range(first, last):
-        slot, rank = int(ranks.slot[node]), int(ranks.rank[node])
-        if slot < 0:
-            continue
-        for child in (int(forest.left[node]), int(forest.right[node])):
-            low[child - first], high[child - first] = low[node - first], high[node - first]
-        if slot < numeric:
-            left, right = int(forest.left[node]) - first, int(forest.right[node]) - first
-            high[left, slot] = min(high[left, slot], rank)
-            low[right, slot] = max(low[right, slot], rank + 1)
-    leaves: NDArray[np.intp] = np.nonzero(ranks.slot[first:last] < 0)[0]
-    return low[leaves], high[leaves], ranks.share[first:last][leaves]
+    sizes = np.diff(forest.roots)[trees]
+    starts = np.cumsum([0, *sizes.tolist()])
+    shift = np.repeat(forest.roots[:-1][trees] - starts[:-1], sizes)
+    of = np.arange(starts[-1]) + shift
+    slot, rank = ranks.slot[of], ranks.rank[of]
+    low = np.zeros((len(of), numeric), np.int32)
+    high = np.full((len(of), numeric), _HIGHEST, np.int32)
+    at = starts[:-1]
+    while len(at := at[slot[at] >= 0]):
+        left, right = forest.left[of[at]] - shift[at], forest.right[of[at]] - shift[at]
+        for child in (left, right):
+            low[child], high[child] = low[at], high[at]
+        asked = slot[at] < numeric
+        of_slot, limit = slot[at[asked]], rank[at[asked]]
+        high[left[asked], of_slot] = np.minimum(high[left[asked], of_slot], limit)
+        low[right[asked], of_slot] = np.maximum(low[right[asked], of_slot], limit + 1)
+        at = np.concatenate([left, right])
+    for first, last in itertools.pairwise(starts.tolist()):
+        leaves = np.nonzero(slot[first:last] < 0)[0] + first
+        yield low[leaves], high[leaves], ranks.share[of[leaves]]

@@ -51,7 +51,8 @@ def fits(forest: Forest) -> bool:
 def flash_bytes(forest: Forest) -> int:
     """About what threaded code with such sums takes: a leaf's literal and code, a split's test, its rank's tables."""
     thresholds = len(np.unique(forest.threshold_key * np.int64(4096) + forest.feature))
-    return 26 * forest.leaf_values.size + 5 * thresholds + 2048
+    leaves, width = forest.leaf_values.shape
+    return (8 * width + (18 if width == 1 else 24)) * leaves + 5 * thresholds + 2048
 
 
 def lowest(forest: Forest) -> int:

@@ -14,7 +14,7 @@
                 bmi .Lt3n12
         leaf:   addw r12, r12, #310         a fixed-point value; or, exactly,
                 vldr d1, .Ll17              a literal, laid down within reach, where no control passes
-                vadd.f64 d0, d0, d1
+                vadd.f64 d0, d0, d1         (see thumb_sums)
                 cmp r5, #3                  a copy of the next tree's first test, if the leaf is hot enough
                 bls .Lt4n2
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,20 +33,12 @@ from compile.emit import c_lut, c_ranks, c_text, soft_sum, thumb_ranks, turns
 from compile.emit.blocks import JUMP, BlockWriter, Op
 from compile.emit.columns import columns_of
 from compile.emit.flow import END, Flow, Taste, flow_of
+from compile.emit.thumb_sums import Sum, Sums
 from compile.emit.turns import Most, Turn
 from compile.ranks import Ranks
 
 MAX_SLOTS, MAX_NODES = 1500, 300_000
 """Their ranks are within reach of the stack pointer, and all of the code of a jump."""
-
-
-class Sum(Enum):
-    """What leaves are added in: the C type of a sum."""
-
-    FIXED = "int32_t"
-    SINGLE = "float"
-    DOUBLE = "double"
-    SOFT = "edge_sum"  # doubles without a unit for them: see soft_sum
 
 
 _TASTE = {
@@ -55,10 +47,9 @@ _TASTE = {
     Sum.DOUBLE: Taste(0.03, True),
     Sum.SOFT: Taste(0.03, True),
 }
+_DEAR = 0.01
+"""The price of an instruction where a leaf is several of them: each version of it is so much longer."""
 SETS_PER_WORD = 32
-_REGISTERS = ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr", "r12")
-"""For ranks, best first: a compare with r1 to r7 is short. r12 is the sum where that is an integer."""
-_SOFT_REGISTERS = ("r3", "r4", "r5", "r6", "r7", "r8", "r9")
 _BLOCK = 8
 """Frame: the address of the sums, then the block that C fills: words of categorical sets, then ranks."""
 _NATURAL, _FORCED = 500, 800
@@ -84,7 +75,7 @@ def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[s
 
     finish: C that turns the sums into raw scores.
     """
-    writer = _Writer(flow_of(ranks, _TASTE[total]), total)
+    writer = _Writer(flow_of(ranks, _taste(ranks, total)), total)
     merged = writer.ranks
     by_c = [k for k in kinds if k != "f32" or not thumb_ranks.fits(merged)]
     c = [
@@ -97,6 +88,12 @@ def emit(ranks: Ranks, kinds: Sequence[str], total: Sum, finish: str) -> tuple[s
     most = (c_lut if "f32" in by_c else thumb_ranks).most_turns(merged)
     most = turns.together(most, {Turn.OUTPUT: ranks.forest.n_outputs})
     return "\n".join(c), {"trees.S": "\n".join(writer.text(kinds, by_c)) + "\n"}, most
+
+
+def _taste(ranks: Ranks, total: Sum) -> Taste:
+    taste = _TASTE[total]
+    vector = ranks.forest.leaf_values.shape[1] > 1
+    return replace(taste, price=max(taste.price, _DEAR), shared=False) if vector else taste
 
 
 def _block_c(ranks: Ranks, kinds: Sequence[str]) -> str:
@@ -150,8 +147,7 @@ class _Writer(BlockWriter):
         self.ranks = ranks = columns.ranks
         self.slot, self.rank = ranks.slot.tolist(), ranks.rank.tolist()
         self.signed: list[bool] = columns.signed.tolist()
-        self.real = {Sum.SINGLE: ("s", "f32", "<f"), Sum.DOUBLE: ("d", "f64", "<d")}.get(total, ("", "", ""))
-        self.low = soft_sum.lowest(self.forest) if total is Sum.SOFT else 0
+        self.sums = Sums(self.forest, total, self._literal)
         # The second scratch register, for ranks that `cmp` has no immediate for.
         self.spare = "r1" if total is Sum.SOFT else "lr"
         self.rank_bytes = c_ranks.rank_bytes(ranks)
@@ -169,10 +165,8 @@ class _Writer(BlockWriter):
     def _registers(self) -> Iterator[dict[int, str]]:
         """For each group, the registers of the slots that it tests most; what is in one already stays there."""
         numeric = len(self.ranks.numeric)
-        taken = {"r12"} if self.total is Sum.FIXED else set()
-        if self.ranks.largest > 255:
-            taken.add(self.spare)
-        free = [r for r in (_SOFT_REGISTERS if self.total is Sum.SOFT else _REGISTERS) if r not in taken]
+        taken = {self.spare} if self.ranks.largest > 255 else set()
+        free = [r for r in self.sums.free if r not in taken]
         now: dict[int, str] = {}
         for order in self.flow.order:
             nodes = np.unique([self.flow.node[label] for label in order if label >= 0])
@@ -206,19 +200,18 @@ class _Writer(BlockWriter):
             output = self.flow.groups[number].output
             before, self.register = self.register, self.registers[number]
             yield from (self._load_rank(s) for s, r in self.register.items() if before.get(s) != r)
-            yield from self._start(output)
+            yield from self.sums.start(output)
             yield from self._emit(order, number)
             yield f".Lend{number}:"
-            yield from self._store(output)
+            yield from self.sums.store(output)
             self.since += _BETWEEN
         present = {g.output for g in self.flow.groups}
-        for output in set(range(self.forest.n_outputs)) - present:
-            yield from self._start(output)
-            yield from self._store(output)
+        for output in set() if self.vector else set(range(self.forest.n_outputs)) - present:
+            yield from self.sums.start(output)
+            yield from self.sums.store(output)
         yield f"    addw sp, sp, #{self.frame}\n    pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}"
         yield from self._lay_literals()
-        if self.total is Sum.SOFT:
-            yield soft_sum.ADD_S
+        yield from self.sums.routines()
         if len(by_c) < len(kinds):
             yield from thumb_ranks.tables_s(self.ranks)
 
@@ -243,32 +236,7 @@ class _Writer(BlockWriter):
     def _rank_at(self, slot: int) -> int:
         return self.ranks_at + slot * self.rank_bytes
 
-    def _start(self, output: int) -> Iterator[str]:
-        base = float(self.forest.base[output]) if self.forest.base_first else 0.0
-        if self.total is Sum.FIXED:
-            value = int(base)
-            yield f"    movw r12, #{value & 0xFFFF}\n    movt r12, #{value >> 16 & 0xFFFF}"
-        elif self.total is Sum.SOFT:
-            yield from soft_sum.start_s(base)
-        else:
-            yield f"    vldr {self.real[0]}0, {self._literal(base)}"
-
-    def _store(self, output: int) -> Iterator[str]:
-        yield "    ldr r0, [sp]"
-        if self.total is Sum.FIXED:
-            yield f"    str r12, [r0, #{4 * output}]"
-        elif self.total is Sum.SOFT:
-            for at, register in enumerate((soft_sum.LO, soft_sum.HI, soft_sum.SCALE)):
-                yield f"    str {register}, [r0, #{12 * output + 4 * at}]"
-        else:
-            size = struct.calcsize(self.real[2])
-            yield f"    vstr {self.real[0]}0, [r0, #{size * output}]"
-
-    def _literal(self, value: float) -> str:
-        if self.total is Sum.SOFT:
-            data = struct.pack("<Q", soft_sum.literal(value, self.low))
-        else:
-            data = struct.pack(self.real[2], value)
+    def _literal(self, data: bytes) -> str:
         number = self.literals.setdefault(data, len(self.literals))
         return f".Ll{self.laid}_{number}"
 
@@ -319,40 +287,18 @@ class _Writer(BlockWriter):
             ops += [(f"    movw {spare}, #{rank}", None), (f"    cmp {register}, {spare}", None)]
         return (ops, "    ble", "    bgt") if self.signed[node] else (ops, "    bls", "    bhi")
 
-    def _value(self, node: int) -> float:
-        return float(self.forest.leaf_values[self.forest.leaf[node], 0])
-
     def load(self, node: int) -> list[Op]:
-        """Load a leaf's value into d1 or r0."""
-        if self.total is Sum.FIXED:
-            value = int(self._value(node))
-            ops: list[Op] = [(f"    movw r0, #{value & 0xFFFF}", None)]
-            return [*ops, (f"    movt r0, #{value >> 16 & 0xFFFF}", None)] if value >> 16 else ops
-        if self.total is Sum.SOFT:
-            return [(f"    ldrd r0, r1, {self._literal(self._value(node))}", None)]
-        return [(f"    vldr {self.real[0]}1, {self._literal(self._value(node))}", None)]
+        """Load a leaf's value."""
+        return [(line, None) for line in self.sums.load(node)]
 
     def add_loaded(self, tree: int) -> list[Op]:
         """Add it to the sum."""
         del tree
-        if self.total is Sum.FIXED:
-            return [("    add r12, r0", None)]
-        if self.total is Sum.SOFT:
-            return [("    bl .Lsum", None)]
-        real, suffix, _ = self.real
-        return [(f"    vadd.{suffix} {real}0, {real}0, {real}1", None)]
+        return [(line, None) for line in self.sums.add_loaded()]
 
     def add(self, node: int) -> list[Op]:
-        """Add a leaf's value."""
-        value = self._value(node)
-        if value == 0:
-            return []
-        if self.total is Sum.FIXED and abs(value) < 4096:
-            return [(f"    {'addw' if value > 0 else 'subw'} r12, r12, #{abs(int(value))}", None)]
-        if self.total is Sum.FIXED and abs(value) < 65536:
-            operation = "add" if value > 0 else "sub"
-            return [(f"    movw r0, #{abs(int(value))}", None), (f"    {operation} r12, r12, r0", None)]
-        return [*self.load(node), *self.add_loaded(self.tree_of[node])]
+        """Add a leaf's values."""
+        return [(line, None) for line in self.sums.add(node)]
 
 
 def _is_immediate(value: int) -> bool:

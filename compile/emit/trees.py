@@ -26,6 +26,7 @@ from compile.emit import (
     c_words,
     soft_sum,
     thumb,
+    thumb_sums,
     turns,
 )
 from compile.emit.flow import flow_of
@@ -93,7 +94,6 @@ def emit(
         quantised = fixed(forest, data)
     chosen = forest if quantised is None else quantised.forest
     ranks = rank_forest(chosen)
-    vector = forest.leaf_values.shape[1] > 1
     error = 0.0 if quantised is None else quantised.worst_error
     if mode == "compact" and quantised is not None:
         thumb2 = target.machine == "cortex-m4"
@@ -107,7 +107,7 @@ def emit(
             return TreeCode(c, mode, "threaded", reason, chosen, error, files, longest, most)
     total = _thumb_sum(target, ranks, quantised, room_bytes)
     small = len(ranks.numeric) <= thumb.MAX_SLOTS and len(forest.feature) <= thumb.MAX_NODES
-    if total is not None and not vector and small:
+    if total is not None and thumb_sums.fits(forest, total) and small:
         c, files, most = _thumb(ranks, kinds, total, quantised)
         reason = "branches on ranks in registers"
         return TreeCode(turns.C + c, mode, "threaded", reason, chosen, error, files, None, most)
@@ -142,24 +142,24 @@ def _aarch64(ranks: Ranks, kinds: Sequence[str]) -> tuple[str, dict[str, str], i
 
 def _thumb_sum(
     target: Target, ranks: Ranks, quantised: Fixed | None, room_bytes: int | None
-) -> thumb.Sum | None:
+) -> thumb_sums.Sum | None:
     """What Thumb-2 code for the target would sum leaves in; None where it has no such numbers."""
     if target.machine not in {"armv7", "cortex-m4"}:
         return None
     if quantised is not None:
-        return thumb.Sum.FIXED
+        return thumb_sums.Sum.FIXED
     if ranks.forest.single:
-        return thumb.Sum.SINGLE
+        return thumb_sums.Sum.SINGLE
     if target.machine == "armv7":
-        return thumb.Sum.DOUBLE
+        return thumb_sums.Sum.DOUBLE
     if room_bytes is None:
         room_bytes = FLASH_BYTES[target.machine] * 3 // 4
     fits = soft_sum.flash_bytes(ranks.forest) <= room_bytes
-    return thumb.Sum.SOFT if fits and soft_sum.fits(ranks.forest) else None
+    return thumb_sums.Sum.SOFT if fits and soft_sum.fits(ranks.forest) else None
 
 
 def _thumb(
-    ranks: Ranks, kinds: Sequence[str], total: thumb.Sum, quantised: Fixed | None
+    ranks: Ranks, kinds: Sequence[str], total: thumb_sums.Sum, quantised: Fixed | None
 ) -> tuple[str, dict[str, str], Most]:
     if quantised is not None:
         ranks = rank_forest(quantised.integers)
