@@ -73,7 +73,7 @@ def _built(model: Path, name: str, copies: int) -> dict[str, Any]:
 
 
 def builds(model: trees_models.Model) -> Iterator[dict[str, Any]]:
-    """Build time, all of a process but its imports, in CPU seconds: the wall's depend on who else is there."""
+    """Build time, all of a process, its imports too, in CPU seconds: the wall's depend on who else is there."""
     for name in (*TARGETS, "armv7", "cortex-m0"):
         built = _built(model.path, name, 1)
         yield goal(f"{model.name}: build for {name}, CPU", built["cpu_s"], "s", 1, less=True)
