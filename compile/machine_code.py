@@ -40,7 +40,8 @@ class Step(NamedTuple):
 class Block(NamedTuple):
     """Instructions that are executed one after the other.
 
-    end: the address behind them. falls_through: nothing there branches. leaves: the function may be left there.
+    end: the address behind them. falls_through: the way may lead on to there. leaves: the
+    function may be left.
     """
 
     start: int
@@ -95,7 +96,8 @@ def _block(steps: dict[int, Step], leaders: set[int], start: int) -> Block:
             successors = {Kind.JUMP: (step.target,), Kind.LEAVE: (), Kind.BRANCH: (following, step.target)}
             leaves = step.kind in {Kind.LEAVE, Kind.MAY_LEAVE}
             ways = successors.get(step.kind, (following,))
-            return Block(start, count, ways, tuple(calls), following, not ends, leaves)
+            on = step.kind not in {Kind.JUMP, Kind.LEAVE}
+            return Block(start, count, ways, tuple(calls), following, on, leaves)
         at = following
 
 

@@ -12,8 +12,9 @@ Ways that no row takes count too: the bound is never too small, and may be large
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from compile.machine_code import Block, Function, Unreadable
@@ -45,57 +46,31 @@ def most_instructions(
     function calls itself.
     """
     order = _callees_first(code, entry)
-    passed = {}
+    graphs = {}
     for at in order:
         bit = at & 1 if thumb else 0
-        passed[at] = _placed(code[at].blocks, [Mark(m.address | bit, m.kind) for m in marks])
-    graphs = {at: _Graph(code[at].blocks, at) for at in order}
+        graphs[at] = _Graph(code[at].blocks, at, [Mark(m.address | bit, m.kind) for m in marks])
     price = dict.fromkeys(most, 0)
-
-    def gains() -> dict[int, int]:
-        """The longest way through each function, at the prices."""
-        ways: dict[int, int] = {}
-        for at in order:
-            ways[at] = graphs[at].longest(_gain(code[at].blocks, passed[at], price, ways))
-        return ways
-
     ways: dict[int, int] = {}
     for at in order:
-        while True:
-            gain = _gain(code[at].blocks, passed[at], price, ways)
-            cycle = graphs[at].gaining_cycle(gain)
-            if cycle is None:
-                break
-            _raise(price, sum((passed[at].get(n, Counter()) for n in cycle), Counter()), most, cycle, gain)
-        ways[at] = graphs[at].longest(gain)
-    return (gains()[entry] + sum(price[kind] * most[kind] for kind in most)) // _SCALE
+        graph = graphs[at]
+        while (cycle := graph.gaining_cycle(ways, price)) is not None:
+            _raise(price, most, graph.passed(cycle), graph.gain(cycle, ways, price), min(cycle))
+        ways[at] = graph.longest(ways, price)
+    for at in order:  # what was dear only later
+        ways[at] = graphs[at].longest(ways, price)
+    return (ways[entry] + sum(price[kind] * most[kind] for kind in most)) // _SCALE
 
 
 def _raise(
-    price: dict[int, int],
-    passed: Counter[int],
-    most: Mapping[int, int],
-    cycle: Sequence[int],
-    gain: Mapping[int, int],
+    price: dict[int, int], most: Mapping[int, int], passed: Counter[int], gain: int, where: int
 ) -> None:
     """Raise the price of the mark on a cycle for which that costs least, so that the cycle gains nothing."""
     limited = [kind for kind in passed if kind in most]
     if not limited:
-        raise Unreadable(f"the loop at {min(cycle):#x} turns as often as nothing in the model")
+        raise Unreadable(f"the loop at {where:#x} turns as often as nothing in the model")
     kind = min(limited, key=lambda k: (most[k] / passed[k], k))
-    price[kind] += -(-sum(gain[n] for n in cycle) // passed[kind])
-
-
-def _gain(
-    blocks: Mapping[int, Block],
-    passed: Mapping[int, Counter[int]],
-    price: Mapping[int, int],
-    ways: Mapping[int, int],
-) -> dict[int, int]:
-    gain = {n: _SCALE * b.instructions + sum(ways[c] for c in b.calls) for n, b in blocks.items()}
-    for n, kinds in passed.items():
-        gain[n] -= sum(price.get(kind, 0) * count for kind, count in kinds.items())
-    return gain
+    price[kind] += -(-gain // passed[kind])
 
 
 def _callees_first(code: Mapping[int, Function], entry: int) -> list[int]:
@@ -116,87 +91,69 @@ def _callees_first(code: Mapping[int, Function], entry: int) -> list[int]:
     return order
 
 
-def _placed(blocks: Mapping[int, Block], marks: Sequence[Mark]) -> dict[int, Counter[int]]:
-    """Which marks a pass through each block passes; `marks` in the order of the code.
-
-    Those at a block's first instruction may be that block's, or the last thing in the block that runs into it: the
-    first of them in the one before, the last in the one behind. As every loop has a mark, one is where a loop would
-    have none without it; where that leaves it open, it is counted in the block before, which leads nowhere else and
-    so is not passed more often than the mark in either case.
-    """
-    runs_into = {b.end: n for n, b in blocks.items() if b.falls_through}
-    inside = sorted(blocks.values())
-    placed: dict[int, Counter[int]] = {}
-    between: dict[int, list[int]] = {}
-    for mark in marks:
-        at = mark.address
-        if at in blocks and at in runs_into:
-            between.setdefault(at, []).append(mark.kind)
-            continue
-        for b in inside:
-            if b.start <= at < b.end:
-                placed.setdefault(b.start, Counter())[mark.kind] += 1
-    certain = set(placed)
-    for after, kinds in between.items():
-        before = runs_into[after]
-        others = certain | {n for at in between if at != after for n in (at, runs_into[at])}
-        here = _on_cycle(blocks, after, others | {before})
-        there = _on_cycle(blocks, before, others | {after})
-        if here and there and len(kinds) == 1:
-            raise Unreadable(f"of the loops at {before:#x} and {after:#x} one turns as often as nothing")
-        if here:
-            placed.setdefault(after, Counter())[kinds.pop()] += 1
-        placed.setdefault(before, Counter()).update(kinds)
-    return placed
-
-
-def _on_cycle(blocks: Mapping[int, Block], start: int, without: set[int]) -> bool:
-    """Whether a way leads from a block back to it, past none of `without`, which it is not one of."""
-    if start in without:
-        return False
-    seen: set[int] = set()
-    todo = list(blocks[start].successors)
-    while todo:
-        n = todo.pop()
-        if n == start:
-            return True
-        if n not in seen and n not in without:
-            seen.add(n)
-            todo += blocks[n].successors
-    return False
-
-
 class _Graph:
-    """A function's blocks in an order in which each comes after those that lead to it, loops in one piece."""
+    """A function's blocks, each after those that lead to it, loops in one piece; and which marks ways pass."""
 
-    def __init__(self, blocks: Mapping[int, Block], entry: int) -> None:
-        self.entry = entry
+    def __init__(self, blocks: Mapping[int, Block], entry: int, marks: Sequence[Mark]) -> None:
+        self.blocks, self.entry = blocks, entry
         self.after = {n: b.successors for n, b in blocks.items()}
-        self.ends = {n for n, b in blocks.items() if b.leaves}
         self.parts = list(reversed(_components(self.after, entry)))
         self.loops = [p for p in self.parts if len(p) > 1 or p[0] in self.after[p[0]]]
+        self.inside, self.between = _placed(blocks, marks)
 
-    def gaining_cycle(self, gain: Mapping[int, int]) -> list[int] | None:
+    def passed(self, cycle: Sequence[int]) -> Counter[int]:
+        """Marks on a cycle."""
+        found: Counter[int] = Counter()
+        for n, s in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            found += self.inside.get(n, Counter()) + self.between.get((n, s), Counter())
+        return found
+
+    def gain(self, cycle: Sequence[int], ways: Mapping[int, int], price: Mapping[int, int]) -> int:
+        """What a cycle gains."""
+        gain, toll = self._gains(cycle, ways, price)
+        return sum(gain.values()) - sum(
+            toll.get(e, 0) for e in zip(cycle, [*cycle[1:], cycle[0]], strict=True)
+        )
+
+    def _gains(
+        self, part: Sequence[int], ways: Mapping[int, int], price: Mapping[int, int]
+    ) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
+        """What blocks gain, less the price of their marks, and the price of those on the ways between them."""
+
+        def dear(kinds: Counter[int]) -> int:
+            return sum(price.get(kind, 0) * count for kind, count in kinds.items())
+
+        gain = {}
+        for n in part:
+            block = self.blocks[n]
+            gain[n] = _SCALE * block.instructions + sum(ways[c] for c in block.calls)
+            if n in self.inside:
+                gain[n] -= dear(self.inside[n])
+        return gain, {edge: dear(kinds) for edge, kinds in self.between.items()}
+
+    def gaining_cycle(self, ways: Mapping[int, int], price: Mapping[int, int]) -> list[int] | None:
         """Blocks of a cycle that gains something, None where there is none."""
         for part in self.loops:
-            cycle = self._gaining(part, gain)
+            cycle = self._gaining(part, *self._gains(part, ways, price))
             if cycle is not None:
-                return cycle
+                return cycle[::-1]
         return None
 
-    def _gaining(self, part: Sequence[int], gain: Mapping[int, int]) -> list[int] | None:
+    def _gaining(
+        self, part: Sequence[int], gain: Mapping[int, int], toll: Mapping[tuple[int, int], int]
+    ) -> list[int] | None:
         best = {n: gain[n] for n in part}
         came: dict[int, int] = {}
-        changed = part[0]
+        changed = -1
         for _ in range(len(part) + 1):
             changed = -1
             for n in part:
                 for s in self.after[n]:
-                    if s in best and best[n] + gain[s] > best[s]:
-                        best[s] = best[n] + gain[s]
-                        came[s] = changed = n
+                    if s in best and best[n] - toll.get((n, s), 0) + gain[s] > best[s]:
+                        best[s] = best[n] - toll.get((n, s), 0) + gain[s]
+                        came[s] = n
                         changed = s
-            if changed == -1:
+            if changed < 0:
                 return None
         for _ in part:  # from what still changes, back into the cycle
             changed = came[changed]
@@ -205,8 +162,9 @@ class _Graph:
             cycle.append(n)
         return cycle
 
-    def longest(self, gain: Mapping[int, int]) -> int:
+    def longest(self, ways: Mapping[int, int], price: Mapping[int, int]) -> int:
         """The longest way from the entry to an end. No cycle may gain."""
+        gain, toll = self._gains(list(self.blocks), ways, price)
         arrival = {self.entry: 0}
         longest = 0
         for part in self.parts:
@@ -215,14 +173,64 @@ class _Graph:
             while todo:
                 n = todo.pop()
                 leaving = arrival[n] + gain[n]
-                if n in self.ends:
+                if self.blocks[n].leaves:
                     longest = max(longest, leaving)
                 for s in self.after[n]:
-                    if arrival.get(s, leaving - 1) < leaving:
-                        arrival[s] = leaving
+                    there = leaving - toll.get((n, s), 0)
+                    if arrival.get(s, there - 1) < there:
+                        arrival[s] = there
                         if s in members:
                             todo.append(s)
         return longest
+
+
+def _placed(
+    blocks: Mapping[int, Block], marks: Sequence[Mark]
+) -> tuple[dict[int, Counter[int]], dict[tuple[int, int], Counter[int]]]:
+    """Which marks are passed in each block, and which on the way from one to the next; `marks` in the code's order.
+
+    At a block's first instruction, who comes from the one before passes all marks. Who jumps there may pass the last
+    few or none: the last, where that closes a loop that has no other mark, as every loop has one. Else it is left
+    open, which makes the bound no smaller.
+    """
+    inside: dict[int, Counter[int]] = {}
+    at_start: dict[int, list[int]] = {}
+    order = sorted(blocks)
+    for mark in marks:
+        if mark.address in blocks:
+            at_start.setdefault(mark.address, []).append(mark.kind)
+            continue
+        n = order[bisect(order, mark.address) - 1]
+        if n < mark.address < blocks[n].end:
+            inside.setdefault(n, Counter())[mark.kind] += 1
+    between: dict[tuple[int, int], Counter[int]] = {}
+    for n, block in blocks.items():
+        for s in set(block.successors) & at_start.keys():
+            falls = block.falls_through and s == block.end
+            if falls and block.successors.count(s) == 1:
+                between[n, s] = Counter(at_start[s])
+            elif not falls and _closes_a_loop(blocks, n, s, inside.keys(), at_start.keys()):
+                between[n, s] = Counter(at_start[s][-1:])
+    return inside, between
+
+
+def _closes_a_loop(
+    blocks: Mapping[int, Block], last: int, first: int, marked: Collection[int], beginnings: Collection[int]
+) -> bool:
+    """Whether a way leads from one block to another past no mark for certain."""
+    if first in marked or last in marked:
+        return False
+    seen = {first}
+    todo = [first]
+    while todo:
+        n = todo.pop()
+        if n == last:
+            return True
+        for s in blocks[n].successors:
+            if s not in seen and s not in marked and s not in beginnings:
+                seen.add(s)
+                todo.append(s)
+    return False
 
 
 def _components(after: Mapping[int, Sequence[int]], first: int) -> list[list[int]]:

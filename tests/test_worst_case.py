@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +169,96 @@ def test_a_mark_at_a_blocks_beginning_is_where_a_loop_needs_it() -> None:
 def test_of_two_marks_between_blocks_the_last_is_the_loops() -> None:
     loop = (GO, GO, GO, (Kind.BRANCH, 1), LEAVE)
     assert most(*loop, marks=[(1, 0), (1, 1)], turns={0: 1, 1: 9}) == 1 + 9 * 3 + 1
+
+
+Part = st.recursive(
+    st.just("go"),
+    lambda part: st.tuples(st.sampled_from(["if", "while", "until", "call"]), st.lists(part, max_size=3)),
+    max_leaves=8,
+)
+
+
+class Program:
+    """Structured code, its loops marked each with a kind of its own.
+
+    items: (kind, item that it goes to) of a one-byte instruction, or the number of a mark, which has no size.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.items: list[tuple[Kind, int] | int] = []
+        self.loops = 0
+        self.later: list[tuple[int, Sequence[Any]]] = []
+        self.function(parts)
+        while self.later:
+            at, body = self.later.pop()
+            self.items[at] = Kind.CALL, len(self.items)
+            self.function(body)
+        sizes = [isinstance(item, tuple) for item in self.items]
+        self.address = [sum(sizes[:n]) for n in range(len(sizes))]
+
+    def function(self, parts: Sequence[Any]) -> None:
+        self.body(parts)
+        self.items.append((Kind.LEAVE, 0))
+
+    def body(self, parts: Sequence[Any]) -> None:
+        for part in parts:
+            kind, inner = (part, []) if part == "go" else part
+            at = len(self.items)
+            if kind != "until":
+                self.items.append((Kind.PLAIN, 0))
+            if kind == "call":
+                self.later.append((at, inner))
+            if kind in {"while", "until"}:
+                self.items.append(self.loops)
+                self.loops += 1
+            if kind in {"while", "until", "if"}:
+                self.body(inner)
+            if kind == "while":
+                self.items.append((Kind.JUMP, at))
+            if kind == "until":
+                self.items.append((Kind.BRANCH, at))
+            if kind in {"while", "if"}:
+                self.items[at] = Kind.BRANCH, len(self.items)
+
+    def most(self, limits: dict[int, int]) -> int:
+        ops = [item for item in self.items if isinstance(item, tuple)]
+        steps = [Step(1, kind, self.address[to]) for kind, to in ops]
+        marks = [Mark(at, m) for at, m in zip(self.address, self.items, strict=True) if isinstance(m, int)]
+        return most_instructions(functions(steps.__getitem__, 0), 0, marks, limits)
+
+    def walk(self, rng: random.Random, most: int) -> tuple[int, dict[int, int]] | None:
+        """Instructions of a random way, and how often it passed each mark; None for one that is too long."""
+        passed = dict.fromkeys(range(self.loops), 0)
+        at, taken, back = 0, 0, [-1]
+        while at >= 0:
+            item = self.items[at]
+            at += 1
+            if isinstance(item, int):
+                passed[item] += 1
+                continue
+            taken += 1
+            if taken == most:
+                return None
+            kind, to = item
+            if kind is Kind.CALL:
+                back.append(at)
+            if kind in {Kind.CALL, Kind.JUMP} or (kind is Kind.BRANCH and rng.random() < 0.5):
+                at = to
+            if kind is Kind.LEAVE:
+                at = back.pop()
+        return taken, passed
+
+
+@given(st.lists(Part, min_size=1, max_size=4), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+def test_no_way_through_any_structured_code_is_longer(parts: Sequence[Any], rng: random.Random) -> None:
+    """The limits are those of a way that was taken, so it is among those that the bound is about."""
+    program = Program(parts)
+    for _ in range(20):
+        found = program.walk(rng, 300)
+        if found is not None:
+            taken, passed = found
+            assert taken <= program.most(passed)
 
 
 def test_what_cannot_be_followed_says_why() -> None:
