@@ -29,6 +29,17 @@ class Kind(Enum):
     MAY_LEAVE = "returns, or goes on"
 
 
+_FLOW = {
+    Kind.PLAIN: (False, True),
+    Kind.BRANCH: (True, True),
+    Kind.JUMP: (True, False),
+    Kind.CALL: (False, True),
+    Kind.LEAVE: (False, False),
+    Kind.MAY_LEAVE: (False, True),
+}
+"""Whether an instruction may go to its target, and whether to the next one."""
+
+
 class Step(NamedTuple):
     """One instruction. size: in bytes."""
 
@@ -54,6 +65,7 @@ class Block(NamedTuple):
 
 
 Decoder = Callable[[int], Step]
+_PLAIN_2, _PLAIN_4 = Step(2, Kind.PLAIN), Step(4, Kind.PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,37 +80,43 @@ def function(decode: Decoder, entry: int) -> Function:
     """The blocks that are reached from an entry point, tail calls included. Raises Unreadable."""
     steps: dict[int, Step] = {}
     leaders, todo = {entry}, [entry]
+    plain = Kind.PLAIN
     while todo:
         at = todo.pop()
         while at not in steps:
             step = steps[at] = decode(at)
-            if step.kind in {Kind.BRANCH, Kind.JUMP}:
+            at += step.size
+            if step.kind is plain:
+                continue
+            goes_to, goes_on = _FLOW[step.kind]
+            if goes_to:
                 leaders.add(step.target)
                 todo.append(step.target)
-            if step.kind in {Kind.BRANCH, Kind.MAY_LEAVE}:
-                leaders.add(at + step.size)
-            if step.kind in {Kind.JUMP, Kind.LEAVE}:
+            if not goes_on:
                 break
-            at += step.size
+            if step.kind is not Kind.CALL:
+                leaders.add(at)
     return Function(entry, {start: _block(steps, leaders, start) for start in leaders})
 
 
 def _block(steps: dict[int, Step], leaders: set[int], start: int) -> Block:
     at, count, calls = start, 0, []
+    plain = Kind.PLAIN
     while True:
         step = steps[at]
         count += 1
-        following = at + step.size
-        if step.kind is Kind.CALL:
+        at += step.size
+        kind = step.kind
+        if kind is Kind.CALL:
             calls.append(step.target)
-        ends = step.kind not in {Kind.PLAIN, Kind.CALL}
-        if ends or following in leaders:
-            successors = {Kind.JUMP: (step.target,), Kind.LEAVE: (), Kind.BRANCH: (following, step.target)}
-            leaves = step.kind in {Kind.LEAVE, Kind.MAY_LEAVE}
-            ways = successors.get(step.kind, (following,))
-            on = step.kind not in {Kind.JUMP, Kind.LEAVE}
-            return Block(start, count, ways, tuple(calls), following, on, leaves)
-        at = following
+        elif kind is not plain:
+            break
+        if at in leaders:
+            break
+    goes_to, goes_on = _FLOW[kind]
+    ways = ((at,) if goes_on else ()) + ((step.target,) if goes_to else ())
+    leaves = kind is Kind.LEAVE or kind is Kind.MAY_LEAVE
+    return Block(start, count, ways, tuple(calls), at, goes_on, leaves)
 
 
 def functions(decode: Decoder, entry: int) -> dict[int, Function]:
@@ -152,7 +170,7 @@ def _a64(w: int, at: int) -> Step:
         if w & 0xFFFFFC1F == 0xD65F0000:
             return Step(4, Kind.LEAVE)
         raise Unreadable(f"an indirect jump at {at:#x}")
-    return Step(4, Kind.PLAIN)
+    return _PLAIN_4
 
 
 def _a32(w: int, at: int) -> Step:
@@ -161,7 +179,7 @@ def _a32(w: int, at: int) -> Step:
         if w >> 25 == 0x7D:  # blx
             target = at + 8 + 4 * _signed(w & 0xFFFFFF, 24) + (w >> 23 & 2)
             return Step(4, Kind.CALL, target | 1)
-        return Step(4, Kind.PLAIN)
+        return _PLAIN_4
     if w & 0x0E000000 == 0x0A000000:
         target = at + 8 + 4 * _signed(w & 0xFFFFFF, 24)
         if w >> 24 & 1:
@@ -175,7 +193,7 @@ def _a32(w: int, at: int) -> Step:
     writes_pc = w & 0x0E108000 == 0x08108000 or (w & 0x0C10F000 == 0x0410F000) or w & 0x0FFFFFD0 == 0x012FFF10
     if writes_pc or (w & 0x0C00F000 == 0x0000F000 and w & 0x01900000 != 0x01100000 and w & 0xF0 != 0x90):
         raise Unreadable(f"an indirect jump at {at:#x}")
-    return Step(4, Kind.PLAIN)
+    return _PLAIN_4
 
 
 class _Thumb:
@@ -214,7 +232,7 @@ class _Thumb:
             return Step(2, Kind.LEAVE)
         if op & 0xFF00 == 0x4700 or op & 0xFD87 == 0x4487:  # bx, blx, add pc, mov pc
             raise Unreadable(f"an indirect jump at {at:#x}")
-        return Step(2, Kind.PLAIN)
+        return _PLAIN_2
 
     def _wide(self, op: int, second: int, at: int) -> Step:
         if op & 0xF800 == 0xF000 and second & 0x8000:
@@ -226,14 +244,14 @@ class _Thumb:
         table_branch = op & 0xFFF0 == 0xE8D0 and second & 0xFFE0 == 0xF000
         if table_branch or (op & 0xFF70 == 0xF850 and second >> 12 == 15):
             raise Unreadable(f"an indirect jump at {at:#x}")
-        return Step(4, Kind.PLAIN)
+        return _PLAIN_4
 
     def _branch(self, op: int, second: int, at: int) -> Step:
         sign = op >> 10 & 1
         j1, j2 = second >> 13 & 1, second >> 11 & 1
         if not second & 0x5000:
             if op >> 6 & 0xF >= 14:  # not a branch: msr, barriers and the like
-                return Step(4, Kind.PLAIN)
+                return _PLAIN_4
             offset = sign << 20 | j2 << 19 | j1 << 18 | (op & 0x3F) << 12 | (second & 0x7FF) << 1
             return Step(4, Kind.BRANCH, at + 5 + _signed(offset, 21))
         offset = (
