@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from edge_runtime import console
 from tests.bench import trees_models
 from tests.bench.trees_contenders import CACHE, PEERS, ROOT, TARGETS, Row, peers, peers_environment
 from tests.bench.trees_proof import goal, mutation_checks, ours
+
+BUILDS = 3
+"""Of each model for each target, of which the median counts."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,9 +79,11 @@ def _built(model: Path, name: str, copies: int) -> dict[str, Any]:
 def builds(model: trees_models.Model) -> Iterator[dict[str, Any]]:
     """Build time, all of a process, its imports too, in CPU seconds: the wall's depend on who else is there."""
     for name in (*TARGETS, "armv7", "cortex-m0"):
-        built = _built(model.path, name, 1)
-        yield goal(f"{model.name}: build for {name}, CPU", built["cpu_s"], "s", 1, less=True)
-        yield goal(f"{model.name}: build for {name}, memory", built["peak_mb"], "MB", 300, less=True)
+        built = [_built(model.path, name, 1) for _ in range(BUILDS)]
+        seconds = statistics.median(b["cpu_s"] for b in built)
+        yield goal(f"{model.name}: build for {name}, CPU", seconds, "s", 1, less=True)
+        most = max(b["peak_mb"] for b in built)
+        yield goal(f"{model.name}: build for {name}, memory", most, "MB", 300, less=True)
 
 
 def large(model: Path) -> Iterator[dict[str, Any]]:

@@ -29,8 +29,15 @@ __attribute__((visibility("default"))) int edge_model_scores(const float *x, dou
 }
 """
 
+# The emulator has no C library. Volatile, or a compiler makes a call of memset of it.
 EMLEARN = """\
 #include "rf.h"
+void *memset(void *to, int value, __SIZE_TYPE__ bytes)
+{
+    for (volatile char *at = to; bytes; bytes--)
+        *at++ = (char)value;
+    return to;
+}
 __attribute__((visibility("default"))) int edge_model_scores(const float *x, double *raw)
 {
     float out[8];

@@ -56,9 +56,13 @@ class Row:
 
 def peers_environment() -> Path:
     """The Python of an environment with the peers; they need other versions than this project."""
-    python = CACHE / "peers/bin/python"
+    named = hashlib.sha256("\n".join(REQUIREMENTS).encode()).hexdigest()[
+        :8
+    ]  # others make another environment
+    folder = CACHE / f"peers-{named}"
+    python = folder / "bin/python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(CACHE / "peers")], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
     return python
 
