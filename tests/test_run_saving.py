@@ -84,7 +84,8 @@ def test_a_day_keeps_its_budget_through_kills(demo_path: Path, tmp_path: Path) -
     assert all(entry.ceiling_nj <= entry.budget_nj == budget_nj for entry in entries)
     assert all(a.elapsed_us <= b.elapsed_us for a, b in pairwise(entries))
     assert 12 * H_US < entries[-1].elapsed_us < 24 * H_US
-    assert spent_nj > budget_nj / 3
+    heard = sum(kind == Kind.VERDICT for kind, _ in journaled(tmp_path))  # fewer on a busy machine
+    assert spent_nj > min(budget_nj, heard * (costs.screen_nj + costs.trees_nj)) / 3
     refused = [row for kind, row in journaled(tmp_path) if kind == Kind.VERDICT and row.rung == Rung.NONE]
     assert refused
     starts = [row for kind, row in journaled(tmp_path) if kind == Kind.RUN]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from compile import cost, frontends
@@ -258,7 +258,11 @@ def test_no_way_through_any_structured_code_is_longer(parts: Sequence[Any], rng:
         found = program.walk(rng, 300)
         if found is not None:
             taken, passed = found
-            assert taken <= program.most(passed)
+            try:
+                bound = program.most(passed)
+            except Unreadable:  # two loops that begin at one instruction: which mark is whose can stay open
+                reject()
+            assert taken <= bound
 
 
 def test_what_cannot_be_followed_says_why() -> None:
