@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +33,8 @@ START_BITS = 12
 _BITS_OF_FEW = range(9, 16)
 """The same for too few rows to tell such a share."""
 _PASSES, _NUDGES, _CANDIDATES = 30, 50, 16
-_ROWS = 40_000
-"""Of the data, by which bits are chosen: half to round by, half to judge."""
+_ROWS, _CELLS = 40_000, 100_000_000
+"""Of the data, by which bits are chosen: half to round by, half to judge. No more than fit memory, times trees."""
 _FINER = (0.75, 0.5, 0.25)
 """Less than the fewest whole bits, tried in this order: a tree's step need not be a power of two."""
 _STEP, _WHOLE_BITS = 4, 15
@@ -82,7 +84,8 @@ def fixed(forest: Forest, data: NDArray[np.float32] | None = None, raw: Floats |
     if data is None or not len(data):
         return with_bits(forest, START_BITS)
     raw = forest.raw_scores(data) if raw is None else raw
-    few = np.linspace(0, len(data) - 1, min(len(data), _ROWS)).astype(np.int64)
+    rows = min(len(data), _ROWS, max(_CELLS // forest.n_trees, 2))
+    few = np.linspace(0, len(data) - 1, rows).astype(np.int64)
     leaf: Ints = forest.leaf[forest.leaves(data[few])]
     wanted = decide(raw[few[1::2]])
 
@@ -97,7 +100,7 @@ def fixed(forest: Forest, data: NDArray[np.float32] | None = None, raw: Floats |
         if not alike(made.fixed) and bits != BITS[-1]:
             continue
         finer = (rounded(bits - less) for less in _FINER if made.grid is not None)
-        for tried in (*(f for f in finer if alike(f.fixed)), made):
+        for tried in chain((f for f in finer if alike(f.fixed)), [made]):
             repaired = _Repair(forest, tried, data, raw).run()
             if repaired is not None:
                 return repaired
@@ -136,11 +139,11 @@ def _rounded(forest: Forest, bits: float, leaf: Ints) -> _Rounded:
     return _Rounded(_made(forest, whole[:, None], grid.shift, bits, grid.step.astype(np.int32)), grid)
 
 
-def _reached(forest: Forest, tree: int, leaf: Ints) -> tuple[Ints, NDArray[np.int16], Floats]:
+def _reached(forest: Forest, tree: int, leaf: Ints) -> tuple[Ints, NDArray[np.unsignedinteger[Any]], Floats]:
     """A tree's leaves; which of them each row comes to; how many rows come to each."""
     mine = forest.leaf[forest.roots[tree] : forest.roots[tree + 1]]
     mine = np.sort(mine[mine >= 0])
-    at = np.searchsorted(mine, leaf).astype(np.int16)
+    at = np.searchsorted(mine, leaf).astype(np.min_scalar_type(len(mine)))  # small: one for each tree is kept
     return mine, at, np.bincount(at, minlength=len(mine)) + _PRIOR
 
 
