@@ -10,14 +10,19 @@ import pytest
 import xgboost
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from treelite import Model
 
 from compile import frontends
 from compile.emit.columns import columns_of
 from compile.emit.trees import emit
-from compile.forest import Forest
+from compile.emulate import Machine, Out
+from compile.forest import Forest, key_to_float
+from compile.frontends.treelite import deserialize
+from compile.modes import alone
 from compile.quantise import BITS, decide, fixed
 from compile.ranks import rank_forest
 from compile.targets import target
+from compile.toolchain import build
 from tests.tree_models import compile_for
 
 Rows = NDArray[np.float32]
@@ -129,12 +134,62 @@ def test_bits_are_chosen_by_decisions_on_rows_that_the_rounding_did_not_see() ->
     made = fixed(forest, x)
     raw = forest.raw_scores(x)
     np.testing.assert_array_equal(decide(made.forest.raw_scores(x)), decide(raw))
-    assert made.bits in BITS
-    assert made.bits < 12
+    assert BITS[0] - 1 < made.bits < 12
     other, _ = data(6, 6000)
     got, want = made.forest.raw_scores(other), forest.raw_scores(other)
     assert (decide(got) != decide(want)).mean() < 3e-3
     assert np.abs(got - want).max() <= made.worst_error
+    # Every tree's leaves are whole steps apart, and of no more bits than the step was chosen for.
+    whole = made.integers.leaf_values[:, 0]
+    bits = []
+    for tree, step in enumerate(made.step.tolist()):
+        leaf = forest.leaf[forest.roots[tree] : forest.roots[tree + 1]]
+        steps = (whole[leaf[leaf >= 0]] - whole[leaf[leaf >= 0]].min()) / step
+        np.testing.assert_array_equal(steps, np.rint(steps))
+        bits.append(int(steps.max()).bit_length())
+    assert len(set(made.step.tolist())) > 1
+    assert max(bits) <= made.bits + 1.5  # a sign, and the nearest whole number
+
+
+FIVE = ("x86_64", "aarch64", "armv7", "cortex-m4", "cortex-m0")
+
+
+@pytest.mark.parametrize("digits", [4, 64, 512], ids=lambda d: f"thresholds of 1/{d}")
+def test_thresholds_of_few_bits_are_stored_without_their_zeros(digits: int) -> None:
+    """x < t is asked as x <= t', whose bits are ones: one above, they are zeros. Every neighbour is on its side."""
+    x, y = data(0, 3000)
+    x[:, :12] = np.round(x[:, :12] * digits) / digits
+    parameters = {"objective": "binary:logistic", "max_depth": 4, "tree_method": "exact", "nthread": 1}
+    forest = frontends.load(xgboost.train(parameters, xgboost.DMatrix(x[:, :12], y > 0), 30)).forest
+    quantised = fixed(forest, x[:, :12])
+    rng = np.random.default_rng(4)
+    rows = np.zeros((64, 12), np.float32)
+    for feature in range(12):
+        keys = np.unique(forest.threshold_key[forest.feature == feature])
+        points = np.concatenate([keys - 1, keys, keys + 1, keys + 2])
+        rows[:, feature] = [key_to_float(int(k)) for k in rng.choice(points, len(rows))]
+    rows[0], rows[1], rows[2], rows[3] = np.nan, np.inf, -np.inf, 0.0
+    rows[4].view(np.uint32)[:] = 0x7FFFFFFF  # the largest key: one more is the smallest
+    for name in FIVE:
+        code = emit(forest, target(name), mode="compact", quantised=quantised)
+        assert "s->bytes" in code.c
+        assert "sought = (int32_t)((uint32_t)key + 1)" in code.c
+        machine = Machine(target(name), build(alone(forest, code), target(name)))
+        got = [machine.call("edge_model_scores", row.tobytes(), Out(8)).outputs[0] for row in rows]
+        want = quantised.forest.raw_scores(rows)
+        np.testing.assert_array_equal(np.array([np.frombuffer(g) for g in got]), want, err_msg=name)
+
+
+def test_more_alike_trees_than_a_part_counts() -> None:
+    x, _ = data(0, 8)
+    x_train, y = data(0, 500)
+    booster = lightgbm.train({"num_leaves": 4, "verbose": -1}, lightgbm.Dataset(x_train, y > 0), 1)
+    checkpoint = frontends.load(booster).checkpoint
+    forest = frontends.load(Model.concatenate([deserialize(checkpoint) for _ in range(520)])).forest
+    for name in FIVE:
+        compiled = compile_for(forest, name, "compact")
+        assert compiled.code.c.count("{255, 0, ") == 2
+        np.testing.assert_array_equal(compiled.scores(x), compiled.code.forest.raw_scores(x), err_msg=name)
 
 
 @pytest.mark.parametrize("mode", ["exact", "fixed", "compact"])
@@ -145,7 +200,7 @@ def test_more_than_255_thresholds_a_feature_and_few_ranges_of_them(mode: str) ->
     forest = frontends.load(made).forest
     ranks = rank_forest(forest)
     assert max(len(slot.keys) for slot in ranks.numeric) > 255
-    for name in ("x86_64", "aarch64", "armv7", "cortex-m4", "cortex-m0"):
+    for name in FIVE:
         compiled = compile_for(forest, name, mode, x)
         rows = x[:8]
         np.testing.assert_array_equal(

@@ -2,8 +2,9 @@
 
 Every threshold has a number; the row is first turned into a set of bits, whether it goes left at each. What the
 splits look like is the layout's: c_preorder for any trees, c_heap for those of few and equal levels, whichever
-takes less. Thresholds are sorted keys (see `edge_float_key`), their low three bytes each, and a run for each
-value of the top byte.
+takes less. Thresholds are sorted keys (see `edge_float_key`): a run for each value of the top byte, and of each key
+the three bytes below, less those that are zero in all of a slot's. Of x <= t and x + 1 <= t + 1 the one with more
+such zeros is asked: thresholds of x < t, which are one below a float of few bits, have them in t + 1.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class _Bits:
     categorical: tuple[CategorySlot, ...]
     number: Ints  # (nodes,), -1 at a leaf
     total: int
+    raised: int  # what is added to float32 features and their thresholds
 
 
 def _bits_of(ranks: Ranks, is_free: Callable[[int], bool] = lambda _number: True) -> _Bits:
@@ -83,7 +85,8 @@ def _bits_of(ranks: Ranks, is_free: Callable[[int], bool] = lambda _number: True
         nodes = np.nonzero(merged.slot == i)[0]
         number[nodes] = first + merged.rank[nodes]
         first += chosen.rows.shape[1]
-    return _Bits(columns, merged.categorical, number, max(first, 1))
+    sizes = [sum(_low_bytes(k) * len(k) for c in columns for k in _keys(c.slot, r)[:1]) for r in (0, 1)]
+    return _Bits(columns, merged.categorical, number, max(first, 1), int(sizes[1] < sizes[0]))
 
 
 def compact(
@@ -95,11 +98,11 @@ def compact(
     """
     forest = ranks.forest
     bits = _bits_of(ranks)
-    planned = plan(forest, bits.number, bits.total)
+    planned = plan(forest, quantised.step, bits.number, bits.total)
     walk = c_preorder.walk(planned, thumb=thumb)
     if c_heap.size(planned) < walk.size:
         bits = _bits_of(ranks, c_heap.is_free)
-        planned = plan(forest, bits.number, bits.total)
+        planned = plan(forest, quantised.step, bits.number, bits.total)
         walk = c_heap.walk(planned, thumb=thumb)
     finish = {
         "OUTPUTS": forest.n_outputs,
@@ -120,7 +123,7 @@ def _most_turns(bits: _Bits, outputs: int) -> Most:
     most |= {Turn.CLEAR: (bits.total + 31) // 32, Turn.SLOT: len(bits.columns), Turn.OUTPUT: outputs}
     for column in bits.columns:
         count = len(column.slot.keys)
-        runs = [np.unique(k.astype(np.int64) >> 24, return_counts=True)[1] for k in _keys(column.slot)]
+        runs = [np.unique(k >> 24, return_counts=True)[1] for k in _keys(column.slot, bits.raised)]
         most[Turn.RUN] += max(map(len, runs))
         most[Turn.HALVING] += max(int(r.max()).bit_length() for r in runs)
         most[Turn.WORD] += (column.first + count - 1 >> 5) - (column.first >> 5)
@@ -129,9 +132,14 @@ def _most_turns(bits: _Bits, outputs: int) -> Most:
     return most
 
 
-def _keys(slot: NumericSlot) -> tuple[Ints, Ints]:
+def _keys(slot: NumericSlot, raised: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The thresholds for float32 features, and for integer ones."""
-    return slot.keys, slot.integer_thresholds()
+    return slot.keys.astype(np.int64) + raised, slot.integer_thresholds().astype(np.int64)
+
+
+def _low_bytes(keys: NDArray[np.int64]) -> int:
+    """How many of the three bytes below the top one are stored: those above zeros that all keys end in."""
+    return 1 + next((i for i in (2, 1) if (keys >> 8 * (2 - i) & 0xFF).any()), 0)
 
 
 def _bits_c(forest: Forest, bits: _Bits, kind: str) -> str:
@@ -141,12 +149,15 @@ def _bits_c(forest: Forest, bits: _Bits, kind: str) -> str:
     text = c_ranks.KEY + c_compact_text.SET if kind == "f32" else ""
     body = ""
     if bits.columns:
-        text += _runs(forest, bits.columns, kind)
+        tables, feature, stride = _runs(forest, bits, kind)
+        text += tables
         mixed = any(c.mixed for c in bits.columns)
         body += (
             c_compact_text.SEARCH_BODY.replace("MIXED", c_compact_text.MIXED if mixed else "")
             .replace("KIND", kind)
-            .replace("KEY", "edge_float_key(x[s->feature])" if kind == "f32" else "x[s->feature]")
+            .replace("KEY", f"edge_float_key(x[{feature}])" if kind == "f32" else f"x[{feature}]")
+            .replace("SOUGHT", "(int32_t)((uint32_t)key + 1)" if bits.raised and kind == "f32" else "key")
+            .replace("STRIDE", stride)
             .replace("MISSING", _missing(bits.columns, kind))
         )
     at = (sum(len(c.slot.keys) for c in bits.columns) + 31) // 32
@@ -184,40 +195,53 @@ def _missing(columns: Sequence[_Column], kind: str) -> str:
     return "edge_is_nan(key)" + (f" || (s->zero && key <= {ZERO_KEY} && key >= -{ZERO_KEY})" if zero else "")
 
 
-def _runs(forest: Forest, columns: Sequence[_Column], kind: str) -> str:
-    """Tables of the sorted thresholds: top bytes as runs, low three bytes."""
+def _runs(forest: Forest, bits: _Bits, kind: str) -> tuple[str, str, str]:
+    """Tables of the sorted thresholds: top bytes as runs, low bytes; C of a slot's feature and its low bytes."""
+    columns = bits.columns
     tops: list[int] = []
     ends: list[int] = []
     low: list[int] = []
-    slots = []
-    mixed = any(c.mixed for c in columns)
-    zero = any(c.slot.zero_missing for c in columns)
-    for column in columns:
-        slot = column.slot
-        keys = (slot.keys if kind == "f32" else slot.integer_thresholds()).astype(np.int64)
-        begin = len(tops)
+    all_keys = [_keys(c.slot, bits.raised)[kind != "f32"] for c in columns]
+    first_runs = []
+    for keys in all_keys:
+        first_runs.append(len(tops))
         for top in np.unique(keys >> 24):
             tops.append(int(top))
             ends.append(int((keys >> 24 <= top).sum()))
-        for key in keys:
-            value = int(key) & 0xFFFFFF
-            low += [value & 255, value >> 8 & 255, value >> 16]
+        for key in keys.tolist():
+            low += [key >> shift & 255 for shift in (0, 8, 16)[3 - _low_bytes(keys) :]]
         tops.append(127)
         ends.append(len(keys))
-        flags = ([f"{int(slot.zero_missing)}"] if zero else []) + ([f"{int(column.mixed)}"] if mixed else [])
-        members = [slot.feature, len(keys), max(slot.nan_rank, 0), len(tops) - begin, *flags]
-        slots.append(f"{{{', '.join(map(str, members))}}}")
     size = c_text.unsigned(max(len(c.slot.keys) for c in columns) or 1)
-    feature = c_text.unsigned(forest.n_features)
-    struct = f"{feature} feature; {size} count, missing; {c_text.unsigned(len(tops))} runs;"
-    struct += (" uint8_t zero;" if zero else "") + (" uint8_t mixed;" if mixed else "")
+    runs = np.diff([*first_runs, len(tops)]).tolist()
+    strides = [_low_bytes(keys) for keys in all_keys]
+    members = {
+        f"{c_text.unsigned(forest.n_features)} feature": [c.slot.feature for c in columns],
+        f"{size} count": [len(c.slot.keys) for c in columns],
+        f"{size} missing": [max(c.slot.nan_rank, 0) for c in columns],
+        f"{c_text.unsigned(len(tops))} runs": runs,
+        "uint8_t zero": [int(c.slot.zero_missing) for c in columns],
+        "uint8_t mixed": [int(c.mixed) for c in columns],
+        "uint8_t bytes": strides,
+    }
+    feature, *_, zero, mixed, stride = members
+    is_feature = members[feature] != list(range(len(columns)))
+    kept = {
+        feature: is_feature,
+        zero: any(members[zero]),
+        mixed: any(members[mixed]),
+        stride: min(strides) < 3,
+    }
+    members = {name: values for name, values in members.items() if kept.get(name, True)}
     packed = np.packbits(np.concatenate([c.nan_left for c in columns]), bitorder="little").tolist()
-    return (
+    slots = (f"{{{', '.join(map(str, row))}}}" for row in zip(*members.values(), strict=True))
+    tables = (
         c_text.array("int8_t", f"edge_tops_{kind}", tops, 32)
         + c_text.array(size, f"edge_ends_{kind}", ends, 32)
-        + c_text.array("uint8_t", f"edge_low_{kind}", [*low, 0], 32)
-        + (c_text.array("uint8_t", f"edge_nan_left_{kind}", packed, 32) if mixed else "")
-        + f"static const struct {{ {struct} }} edge_slots_{kind}[{len(slots)}] = {{\n    "
+        + c_text.array("uint8_t", f"edge_low_{kind}", [*low, 0, 0, 0], 32)
+        + (c_text.array("uint8_t", f"edge_nan_left_{kind}", packed, 32) if kept[mixed] else "")
+        + f"static const struct {{ {'; '.join(members)}; }} edge_slots_{kind}[{len(columns)}] = {{\n    "
         + ",\n    ".join(slots)
         + "};\n"
     )
+    return tables, "s->feature" if is_feature else "i", "s->bytes" if kept[stride] else "3"

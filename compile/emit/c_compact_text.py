@@ -51,7 +51,8 @@ SEARCH_BODY = turns.named("""\
         EDGE_TURN(SLOT);
         __typeof__(&edge_slots_KIND[0]) s = edge_slots_KIND + i;
         int32_t key = KEY;
-        int32_t top = key >> 24;
+        int32_t sought = SOUGHT;
+        int32_t top = sought >> 24;
         uint32_t below = 0, end = 0, r = 0;
         while (run[r] < top) { /* the last is 127, which only NaN's bits come to */
             EDGE_TURN(RUN);
@@ -62,8 +63,8 @@ SEARCH_BODY = turns.named("""\
             EDGE_TURN(HALVING);
             uint32_t middle = (below + end) >> 1;
             uint32_t value;
-            __builtin_memcpy(&value, low + 3 * middle, 4);
-            if ((value & 0xFFFFFFu) < ((uint32_t)key & 0xFFFFFFu))
+            __builtin_memcpy(&value, low + STRIDE * middle, 4);
+            if (value << (32 - 8 * STRIDE) < (uint32_t)sought << 8)
                 below = middle + 1;
             else
                 end = middle;
@@ -73,7 +74,7 @@ SEARCH_BODY = turns.named("""\
         }
         edge_set(bits, first + below, first + (uint32_t)s->count);
         first += (uint32_t)s->count;
-        low += 3 * (uint32_t)s->count;
+        low += STRIDE * (uint32_t)s->count;
         run += s->runs;
         end_of += s->runs;
     }
@@ -87,6 +88,8 @@ MIXED = turns.named("""
                 }
                 below = s->count;
             }""")
+
+ADD_PART = "sum[edge_parts[part].output] += total * (int32_t)edge_parts[part].step;"
 
 WALK_C = turns.named("""\
 static void edge_add_trees(const uint32_t *bits, int32_t *sum)
@@ -158,9 +161,9 @@ edge_add_trees:                 @ r0: bits
     ldr r6, [sp, #44]           @ parts
     movs r8, #0                 @ the tree's leaves, in bits
 .Lpart:
-    ldrh r12, [r6]
+    ldrb r12, [r6]              @ trees, output, width, step
     EDGE_TURN(PART)
-    ldrb r7, [r6, #3]
+    ldrb r7, [r6, #2]
     push {r6}
     movs r3, #0
     mov lr, r3                  @ the part's sum
@@ -203,9 +206,10 @@ edge_add_trees:                 @ r0: bits
     bne .Ltree
     pop {r6}
     ldr r2, [sp]
-    ldrb r3, [r6, #2]
+    ldrb r3, [r6, #1]
+    ldrb r5, [r6, #3]
     ldr.w r1, [r2, r3, lsl #2]
-    add r1, lr
+    mla r1, lr, r5, r1
     str.w r1, [r2, r3, lsl #2]
     adds r6, #4
     ldr r3, [sp, #48]
@@ -282,10 +286,10 @@ static void edge_add_trees(const uint32_t *bits, int32_t *sum)
             total += (int32_t)(value >> (bit & 7) & ((1u << width) - 1));
             at += BYTES + width * LEAVES / 8;
         }
-        sum[edge_parts[part].output] += total;
+        ADD_PART
     }
 }
-""")
+""").replace("ADD_PART", ADD_PART)
 
 HEAP_ASSEMBLED = """\
 void edge_add_trees(const uint32_t *bits, int32_t *sum, const uint8_t *trees, const void *parts, const void *end);
@@ -316,9 +320,9 @@ edge_add_trees:                 @ r0: bits, r1: sums
     subs r1, r2, #1             @ the tree, less one
     mov r6, r3                  @ parts
 .Lpart:
-    ldrh r12, [r6]
+    ldrb r12, [r6]              @ trees, output, width, step
     EDGE_TURN(PART)
-    ldrb r7, [r6, #3]
+    ldrb r7, [r6, #2]
     movs r3, #1
     lsl.w r11, r3, r7
     sub.w r11, r11, #1          @ a leaf's bits
@@ -346,9 +350,10 @@ STEPS    adc.w r5, r5, r5
     subs.w r12, r12, #1
     bne .Ltree
     ldr r2, [sp]
-    ldrb r3, [r6, #2]
+    ldrb r3, [r6, #1]
+    ldrb r5, [r6, #3]
     ldr.w r4, [r2, r3, lsl #2]
-    add r4, lr
+    mla r4, lr, r5, r4
     str.w r4, [r2, r3, lsl #2]
     adds r6, #4
     ldr r3, [sp, #40]

@@ -166,7 +166,7 @@ def _walk_c(plan: Plan, form: _Format, alike: int | None) -> str:
         add = f"for (uint32_t o = 0; o < {outputs}; o++) {{\n                {turns.c(Turn.OUTPUT)}\n"
         add += "                sum[o] += edge_leaf(leaf + o * width, width);\n            }"
     else:
-        step, total, done = "width", "int32_t total = 0;", "sum[edge_parts[part].output] += total;"
+        step, total, done = "width", "int32_t total = 0;", c_compact_text.ADD_PART
         add = "total += edge_leaf(leaf, width);"
     values = {
         "SPLITS": "*length++" if alike is None else alike,
