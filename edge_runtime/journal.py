@@ -93,13 +93,13 @@ VERDICT = struct.Struct("<IQIIhhBBBxIIHxxIId")
 
 
 @lru_cache(16)
-def _head(kind: int, size: int) -> bytes:
+def frame_head(kind: int, size: int) -> bytes:
     """The head of a frame whose payload has `size` bytes."""
     head = _HEAD.pack(SYNC_BYTE, kind, size)
     return head + bytes((crc32(head) & 0xFF,))
 
 
-VERDICT_HEAD = _head(Kind.VERDICT, VERDICT.size)
+VERDICT_HEAD = frame_head(Kind.VERDICT, VERDICT.size)
 pack_verdict: Callable[..., bytes] = struct.Struct(f"<{_HEAD_BYTES}s{VERDICT.format[1:]}").pack
 """The frame, without its CRC, of VERDICT_HEAD and the fields of a VerdictRecord: one step, for every scan."""
 
@@ -138,7 +138,7 @@ class JournalWriter:
 
     def append(self, kind: int, payload: bytes) -> None:
         """Write one record. Raises HardwareUnavailable where the disk takes no more."""
-        self.put(_head(kind, len(payload)) + payload, _clock_us())
+        self.put(frame_head(kind, len(payload)) + payload, _clock_us())
 
     def put(self, frame: bytes, now_us: int) -> None:
         """Write one frame that still lacks its CRC, such as `pack_verdict` gives. Raises as `append` does.

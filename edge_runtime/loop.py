@@ -12,7 +12,7 @@ from zlib import crc32
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import Engine
-from edge_runtime.journal import VERDICT_HEAD, JournalWriter, Kind, pack_verdict
+from edge_runtime.journal import VERDICT_HEAD, JournalWriter, Kind, frame_head, pack_verdict
 from edge_runtime.power.base import ScanMeter
 from edge_runtime.reasons import Reason
 from edge_runtime.scan import Axis, Happening, Scan
@@ -25,6 +25,7 @@ Report = Callable[[bytes, int], None]
 # Plain integers: comparing with a member of an enum costs five times as much, and it is done on every scan.
 _NONE, _LAST_GOOD = int(Rung.NONE), int(Rung.LAST_GOOD)
 _OK, _POINTS, _AXIS, _STALE = map(int, (Reason.OK, Reason.POINTS, Reason.AXIS, Reason.STALE))
+_SCAN = int(Kind.SCAN)
 _WORTH_KEEPING = (int(Reason.NOVEL), int(Reason.AMBIGUOUS))
 
 MAX_KEPT_SCANS = 1000
@@ -123,7 +124,7 @@ class Loop:
         self._now_us = now_us = clock_us()
         statistics.count(label, reason, rung, now_us - captured_us)
         if reason != _OK and reason in _WORTH_KEEPING:
-            self._keep(sequence, power_cdbm)
+            self._keep(sequence, power_cdbm, now_us)
         if self._report is not None:
             self._report(frame, now_us)
 
@@ -142,10 +143,11 @@ class Loop:
             return label, best, reason, _LAST_GOOD, confidence_q16, novelty_q8, margin
         return _none(reason)
 
-    def _keep(self, sequence: int, power_cdbm: bytes) -> None:
+    def _keep(self, sequence: int, power_cdbm: bytes, now_us: int) -> None:
         if self._kept < MAX_KEPT_SCANS:
             self._kept += 1
-            self._journal.append(Kind.SCAN, sequence.to_bytes(4, "little") + power_cdbm)
+            payload = sequence.to_bytes(4, "little") + power_cdbm
+            self._put(frame_head(_SCAN, len(payload)) + payload, now_us)
 
     def _matches(self, axis: Axis) -> bool:
         """Whether every frequency of an axis is within the contract's tolerance."""

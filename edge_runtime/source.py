@@ -6,6 +6,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -25,7 +26,7 @@ BEHIND_US = 200
 QUEUE = 8
 """Scans kept when the loop is behind; older ones are dropped and counted."""
 CATCH_UP_READS = 64
-ASK_EVERY = 4
+ASK_EVERY = 8
 """So many reads from one question whether the loop is behind to the next: the clock costs as much as the read, and
 the kernel holds more frames than that."""
 SILENCES = 3
@@ -114,6 +115,7 @@ class Source:
             0  # when the frame being read began, how long the last one's rest took
         )
         self._silences = 0
+        self._gone = False  # the port, while it was listened to
         self._wait_ms = FIRST_WAIT_MS
         self._stop_reader, self._stop_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -221,54 +223,61 @@ class Source:
         self._timeout_ms = self.scanner.silent_us // 1000
 
     def __iter__(self) -> Iterator[Scan | Happening]:
+        # Not a generator that hands on what others give: every scan would pass through it, too.
+        return chain.from_iterable(self._spells())
+
+    def _spells(self) -> Iterator[Iterator[Scan | Happening]]:
+        """What the port gives while it is there, and the waits until it is back, in turn."""
         while not self._stopped:
-            try:
-                if self._timeout_ms != NEVER:  # not while the loop has paused it
-                    self.send(self.scanner.start())
-                yield from self._listen()
+            self._gone = False
+            if self._timeout_ms != NEVER:  # not while the loop has paused it
+                self.send(self.scanner.start())
+            yield self._listen()
+            if not self._gone:
                 return
-            except Gone as e:
-                self._port.close()
-                yield Happening(Reason.UNPLUGGED, str(e))
-            yield from self._reconnect()
+            yield self._reconnect()
 
     def _listen(self) -> Iterator[Scan | Happening]:
-        """What comes until the port is gone (raises Gone), a stop, or a file's end."""
-        port, clock, receive, feed = self._port, self._clock, self._port.receive, self.scanner.feed
-        began_us, asks = clock(), ASK_EVERY
-        scanned = False
-        while not self._stopped:
-            data = receive(self._timeout_ms)
-            if data is None:
-                yield from self._silent()
-                continue
-            now_us = clock()
-            if not data and not port.endless:
-                yield from self._end_of_file(now_us, scanned)
-                return
-            events = feed(data, now_us)
-            if self._silences and data:
-                self._silences = 0
-                yield Happening(Reason.RECONNECTED, "speaks again")
-            if began_us and now_us - began_us < BEHIND_US:
-                events, asks = self._catch_up(events), 1
-            elif not events:
-                self._begin_frame(now_us)
-            for event in events:
-                if type(event) is not Scan:
-                    yield from self._heed(event)
+        """What comes until the port is gone, a stop, or a file's end."""
+        try:
+            port, clock, scanner = self._port, self._clock, self.scanner
+            receive, feed, endless = port.receive, scanner.feed, port.endless
+            began_us, asks = clock(), ASK_EVERY
+            scanned = False
+            while not self._stopped:
+                data = receive(self._timeout_ms)
+                if data is None:
+                    yield from self._silent()
                     continue
-                if self.scanner.frame_bytes != self._settled_at:
-                    self._settle()
-                if self._begun_us:
-                    self._end_frame(now_us)
-                scanned = True
-                yield event
-            asks -= 1
-            if asks:
-                began_us = 0
-            else:
-                began_us, asks = clock(), ASK_EVERY
+                now_us = clock()
+                if not data and not endless:
+                    yield from self._end_of_file(now_us, scanned)
+                    return
+                events = feed(data, now_us)
+                if self._silences and data:
+                    self._silences = 0
+                    yield Happening(Reason.RECONNECTED, "speaks again")
+                if began_us and now_us - began_us < BEHIND_US:
+                    events, asks = self._catch_up(events), 1
+                elif not events:
+                    self._begin_frame(now_us)
+                for event in events:
+                    if type(event) is not Scan:
+                        yield from self._heed(event)
+                        continue
+                    if scanner.frame_bytes != self._settled_at or self._begun_us:
+                        self._end_frame(now_us)
+                    scanned = True
+                    yield event
+                asks -= 1
+                if asks:
+                    began_us = 0
+                else:
+                    began_us, asks = clock(), ASK_EVERY
+        except Gone as e:
+            self._gone = True
+            self._port.close()
+            yield Happening(Reason.UNPLUGGED, str(e))
 
     def _end_of_file(self, now_us: int, scanned: bool) -> Iterator[Scan | Happening]:
         for event in self.scanner.end(now_us):
@@ -323,6 +332,11 @@ class Source:
                 self._port.nap(nap_ms)
 
     def _end_frame(self, now_us: int) -> None:
+        """A frame is whole that is another than the last one, or was napped for."""
+        if self.scanner.frame_bytes != self._settled_at:
+            self._settle()
+        if not self._begun_us:
+            return
         took_us, self._begun_us = now_us - self._begun_us, 0
         self._rest_us = min(took_us, (3 * self._rest_us + took_us) // 4 if self._rest_us else took_us)
 

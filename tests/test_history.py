@@ -99,7 +99,7 @@ def test_what_is_looked_for_is_found(
     """Among any records, payloads with the marks of records in them, damage and a torn end: what `frames` finds."""
     framed = bytearray()
     for kind, payload in rows:
-        frame = journal._head(kind, len(payload)) + payload
+        frame = journal.frame_head(kind, len(payload)) + payload
         framed += frame + journal._pack_crc(journal.crc32(frame))
     for at, flip in damage:
         if framed:

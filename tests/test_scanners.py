@@ -97,6 +97,15 @@ def test_rf_explorer_tells_why_a_sweep_is_missing() -> None:
         assert [e.reason for e in events if type(e) is Damage] == [reason]
 
 
+def test_an_rf_explorers_sweep_given_up_in_pieces_is_told_at_once() -> None:
+    decoder, stream = RFExplorer(), next(s for s in STREAMS if s.name == "rf-explorer-S")
+    frame, _ = stream.frame(0)
+    decoder.feed(stream.opening + frame, 0)
+    assert [len(decoder.feed(piece, 1)) for piece in (frame[:9], frame[9:20], frame[20:])] == [0, 0, 1]
+    events = [e for piece in (frame[:9], b"\xff\xfe\xff", b"\xfe\x00") for e in decoder.feed(piece, 2)]
+    assert [e.reason for e in events if type(e) is Damage] == [Reason.ABORTED]
+
+
 def test_rf_explorer_sees_an_early_end_whatever_was_waited_for_before() -> None:
     """Found by fuzzing: how far one sweep was searched had outlived it."""
     stream = next(s for s in STREAMS if s.name == "rf-explorer-S")

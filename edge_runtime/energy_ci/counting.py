@@ -21,7 +21,7 @@ _SOURCE = Path(__file__).with_name("insncount.c")
 
 
 class Mark(NamedTuple):
-    """The counters where the guest set a mark, or (`number` None) at its exit.
+    """The counters where the guest set a mark, began a write of `number` bytes, or (`number` None) at its exit.
 
     loads, stores: 0 unless they were asked for.
     """
@@ -33,10 +33,11 @@ class Mark(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What one guest process executed, with its marks in order."""
+    """What one guest process executed, with its marks in order, and its writes where they were asked for."""
 
     marks: tuple[Mark, ...]
     exit: Mark
+    writes: tuple[Mark, ...] = ()
 
     def between(self, first: int, second: int) -> int:
         """Instructions from the last mark `first` before the last mark `second` to that."""
@@ -52,17 +53,17 @@ def read_counts(path: Path) -> Counts:
         raise HardwareUnavailable(
             f"counting: QEMU wrote no counts ({e.strerror}); is it qemu-user 7.2?"
         ) from e
-    marks, last = [], None
+    seen: dict[str, list[Mark]] = {"mark": [], "write": []}
+    last = None
     for line in lines:
         what, number, *counters = line.split()
-        found = Mark(int(number) if what == "mark" else None, *map(int, counters))
-        if what == "mark":
-            marks.append(found)
+        if what == "exit":
+            last = Mark(None, *map(int, counters))
         else:
-            last = found
+            seen[what].append(Mark(int(number), *map(int, counters)))
     if last is None:
         raise HardwareUnavailable("counting: the guest never reached its end; see what it printed")
-    return Counts(tuple(marks), last)
+    return Counts(tuple(seen["mark"]), last, tuple(seen["write"]))
 
 
 @cache

@@ -63,16 +63,21 @@ class Guest:
         *,
         counts: Path | None = None,
         memory: bool = False,
+        writes: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start `python3 args...` in the guest, its output on pipes.
 
         counts: where the plugin appends what it counts (counting.read_counts reads it). memory: count loads
-        and stores too.
+        and stores too. writes: tell of each write(2).
         """
         command = list(self._command)
         if counts is not None:
-            option = f"{plugin()},out={counts}" + (",memory=on" if memory else "")
+            option = (
+                f"{plugin()},out={counts}"
+                + (",memory=on" if memory else "")
+                + (",writes=on" if writes else "")
+            )
             command += ["-plugin", option]
         command += ["-L", str(self._root), str(self._root / f"usr/bin/python{userland.PYTHON}"), *args]
         return subprocess.Popen(
@@ -90,13 +95,16 @@ class Guest:
         *,
         count: bool = False,
         memory: bool = False,
+        writes: bool = False,
         environment: Mapping[str, str] | None = None,
         timeout_s: float = 120,
     ) -> Finished:
         """Run `python3 args...` in the guest to its end. Raises HardwareUnavailable where that takes too long."""
         with tempfile.TemporaryDirectory(prefix="edge-counts-") as folder:
             path = Path(folder, "counts") if count else None
-            with self.popen(args, counts=path, memory=memory, environment=environment) as process:
+            with self.popen(
+                args, counts=path, memory=memory, writes=writes, environment=environment
+            ) as process:
                 try:
                     out, err = process.communicate(timeout=timeout_s)
                 except subprocess.TimeoutExpired:

@@ -1,8 +1,10 @@
 /* A QEMU plugin that counts the guest's instructions, and on request its loads and stores.
  *
- * Options: out=FILE (needed), memory=on (counts loads and stores too, several times slower).
- * It appends a line at each mark and one at the guest's exit:
+ * Options: out=FILE (needed), memory=on (counts loads and stores too, several times slower), writes=on (tells of
+ * each write(2) as it begins, so that a program that knows of no marks can be counted from record to record).
+ * It appends a line at each mark, at each such write, and one at the guest's exit:
  *     mark N INSTRUCTIONS LOADS STORES
+ *     write BYTES INSTRUCTIONS LOADS STORES
  *     exit 0 INSTRUCTIONS LOADS STORES
  * A mark is the harmless system call getpriority(PRIO_PROCESS, 0x5ca00000 | N): it fails with ESRCH.
  * Guests of one thread only: the counters are not atomic.
@@ -47,10 +49,11 @@ bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t);
 #define EXPORT __attribute__((visibility("default")))
 EXPORT int qemu_plugin_version = 1;
 
-enum { GETPRIORITY_AARCH64 = 141, GETPRIORITY_ARM = 96, MARK = 0x5ca00000, MARK_MASK = 0xfff00000u };
+enum { GETPRIORITY_AARCH64 = 141, GETPRIORITY_ARM = 96, WRITE_AARCH64 = 64, WRITE_ARM = 4 };
+enum { MARK = 0x5ca00000, MARK_MASK = 0xfff00000u };
 
 static uint64_t instructions, loads, stores;
-static bool count_memory;
+static bool count_memory, tell_writes;
 static FILE *out;
 
 static void report(const char *what, unsigned number)
@@ -81,9 +84,11 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 static void on_system_call(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t which, uint64_t who, uint64_t a3,
                            uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
-    (void)id, (void)cpu, (void)which, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    (void)id, (void)cpu, (void)which, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if ((number == GETPRIORITY_AARCH64 || number == GETPRIORITY_ARM) && (who & MARK_MASK) == MARK)
         report("mark", (unsigned)(who & ~MARK_MASK));
+    else if (tell_writes && (number == WRITE_AARCH64 || number == WRITE_ARM))
+        report("write", (unsigned)a3);
 }
 
 static void on_exit(qemu_plugin_id_t id, void *unused)
@@ -100,6 +105,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info
             out = fopen(argv[k] + 4, "a");
         else if (strcmp(argv[k], "memory=on") == 0)
             count_memory = true;
+        else if (strcmp(argv[k], "writes=on") == 0)
+            tell_writes = true;
     }
     if (out == NULL) {
         fprintf(stderr, "insncount: needs out=FILE, writable\n");

@@ -1,9 +1,11 @@
 """What a scan costs from the port to the log, on aarch64: this loop beside a naive one, at equal verdicts.
 
 Both programs run unmodified in an emulated arm64 user-space (QEMU user mode, the real wheels), read the same
-recorded sweeps from a scanner's stand-in on a pseudo-terminal, and are counted by a QEMU plugin. A run of few
-scans and a run of many are counted; the difference is what the further scans cost, and nothing else is in it:
-no marks in the programs, no start-up, no end.
+recorded sweeps from a scanner's stand-in on a pseudo-terminal, and are counted by a QEMU plugin that tells where
+each record's write begins. What lies between an early scan's record and the last one's is what the scans between
+cost, and nothing else is in it: no marks in the programs, no start-up, no end. (The end must be kept out: the
+summary's quantiles are searched among latencies, which are the host's: up to a million instructions more or less.)
+The whole is run several times; the figure is the mean, with the least and the most beside it.
 
 Counted are user-space instructions; what the kernel does for a scan is not among them. Peak memory and start-up
 time are the host's, run natively: an emulator's memory would say nothing.
@@ -23,6 +25,7 @@ import tty
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from compile.demo.run import RECORDINGS, build_demo, held_out, rig
@@ -31,10 +34,13 @@ from compile.targets import TARGETS
 from edge_runtime import console, render
 from edge_runtime.bundle import Bundle
 from edge_runtime.energy_ci import userland
+from edge_runtime.energy_ci.counting import Counts
 from edge_runtime.energy_ci.guest import Guest
 from edge_runtime.errors import EdgeError
+from edge_runtime.journal import OVERHEAD, VERDICT
 from edge_runtime.power import modelled
 from edge_runtime.recording import Recording
+from edge_runtime.scanners.rf_explorer import REQUEST_CONFIGURATION
 from edge_runtime.verdict import VERDICT_STRUCT
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +64,8 @@ class Program:
 
     arguments: what follows `python3` for a run. verdicts: after it, the CRC-32 of each scan's powers and the
     label that was answered, in order. rate_hz: slow enough for the emulated CPU to keep up.
-    scans: of the short run and of the long one.
+    scans: the first that is counted from, and the last. is_record: whether a write of so many bytes is a scan's
+    record. runs: how often it is counted.
     """
 
     name: str
@@ -67,6 +74,8 @@ class Program:
     verdicts: Callable[[Path], list[tuple[int, str]]]
     rate_hz: float
     scans: tuple[int, int]
+    is_record: Callable[[int], bool]
+    runs: int
 
 
 def _our_arguments(work: Work) -> Sequence[str]:
@@ -103,42 +112,71 @@ def _naive_verdicts(folder: Path) -> list[tuple[int, str]]:
     return [(powers[row["scan_crc32"]], row["label"]) for row in rows]
 
 
-OURS = Program("edge-runtime", ("pyserial",), _our_arguments, _our_verdicts, 40.0, (100, 400))
+def _is_our_record(size: int) -> bool:
+    return size == VERDICT.size + OVERHEAD
+
+
+def _is_naive_record(size: int) -> bool:
+    return size > len(REQUEST_CONFIGURATION)  # beside its log it writes but that command
+
+
+OURS = Program(
+    "edge-runtime", ("pyserial",), _our_arguments, _our_verdicts, 40.0, (100, 1300), _is_our_record, 2
+)
 _NUMPY = ("pyserial", "numpy", "scipy", "treelite")
-NAIVE_LOOP = Program("naive", _NUMPY, _naive_arguments, _naive_verdicts, 15.0, (30, 130))
-CAREFUL = Program("naive, careful", _NUMPY, _careful_arguments, _naive_verdicts, 15.0, (30, 130))
+NAIVE_LOOP = Program("naive", _NUMPY, _naive_arguments, _naive_verdicts, 15.0, (30, 130), _is_naive_record, 1)
+CAREFUL = Program(
+    "naive, careful", _NUMPY, _careful_arguments, _naive_verdicts, 15.0, (30, 130), _is_naive_record, 1
+)
 PROGRAMS = (OURS, NAIVE_LOOP, CAREFUL)
 
 
 class Counted(NamedTuple):
-    """One program's figures. start_up_instructions: what is not per scan, its end included."""
+    """One program's figures. start_up_instructions: what is not per scan, its end included.
 
-    instructions_per_scan: float
+    each: the instructions per scan of every run.
+    """
+
+    each: list[float]
     start_up_instructions: float
     verdicts: list[tuple[int, str]]
+
+    @property
+    def instructions_per_scan(self) -> float:
+        """The mean of the runs."""
+        return fmean(self.each)
 
 
 def count(program: Program, bundle: Path, recording: Path) -> Counted:
     """Count the program on aarch64 over the first sweeps of `recording`."""
     guest = Guest([ROOT, userland.wheels(program.requirements, userland.ARM64, CONSTRAINTS)], userland.ARM64)
-    totals, verdicts = [], []
-    few, many = program.scans
-    for scans in (1, few, many):  # the first run only has Python compile what it imports
-        with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
-            folder = Path(name)
-            with rig(recording, program.rate_hz, folder / "rig.log") as port:
-                work = Work(bundle, folder, port, scans)
-                done = guest.run(program.arguments(work), count=True, timeout_s=300)
-            if done.status or done.counts is None:
-                raise EdgeError(
-                    f"bench_loop: {program.name} ended with {done.status}: {done.stderr[-300:]!r}"
-                )
-            totals.append(done.counts.exit.instructions)
-            verdicts = program.verdicts(folder)
-            if len(verdicts) != scans:
-                raise EdgeError(f"bench_loop: {program.name} answered {len(verdicts)} of {scans} scans")
-    per_scan = (totals[2] - totals[1]) / (many - few)
-    return Counted(per_scan, totals[1] - few * per_scan, verdicts)
+    first, last = program.scans
+    _counted(guest, program, bundle, recording, 1)  # has Python compile what it imports
+    each = []
+    for _ in range(program.runs):
+        counts, verdicts = _counted(guest, program, bundle, recording, last)
+        at = [w.instructions for w in counts.writes if w.number is not None and program.is_record(w.number)]
+        if len(at) != last:
+            raise EdgeError(f"bench_loop: {program.name} wrote {len(at)} records of {last} scans")
+        each.append((at[-1] - at[first - 1]) / (last - first))
+    return Counted(each, counts.exit.instructions - last * each[-1], verdicts)
+
+
+def _counted(
+    guest: Guest, program: Program, bundle: Path, recording: Path, scans: int
+) -> tuple[Counts, list[tuple[int, str]]]:
+    """One run over so many scans, and what it answered."""
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
+        folder = Path(name)
+        with rig(recording, program.rate_hz, folder / "rig.log") as port:
+            work = Work(bundle, folder, port, scans)
+            done = guest.run(program.arguments(work), count=True, writes=True, timeout_s=300)
+        if done.status or done.counts is None:
+            raise EdgeError(f"bench_loop: {program.name} ended with {done.status}: {done.stderr[-300:]!r}")
+        verdicts = program.verdicts(folder)
+    if len(verdicts) != scans:
+        raise EdgeError(f"bench_loop: {program.name} answered {len(verdicts)} of {scans} scans")
+    return done.counts, verdicts
 
 
 class Native(NamedTuple):
@@ -271,6 +309,8 @@ def row(program: Program, counted: Counted, on_host: Native, times: float) -> di
     return {
         "program": program.name,
         "instructions_per_scan": counted.instructions_per_scan,
+        "instructions_per_scan_spread": [min(counted.each), max(counted.each)],
+        "runs": program.runs,
         "times_ours": times,
         "start_up_instructions": counted.start_up_instructions,
         "start_up_ms_host": on_host.start_up_ms,
@@ -304,6 +344,9 @@ def table(document: dict[str, Any]) -> str:
     for r in document["rows"]:
         cells = [r[name] if isinstance(r[name], str) else f"{r[name]:,.1f}" for name in columns]
         lines.append("  ".join(f"{cell:>22}" for cell in cells))
+    for r in document["rows"]:
+        low, high = r["instructions_per_scan_spread"]
+        lines.append(f"{r['program']}: {r['runs']} x {r['scans_counted']:,} scans: {low:,.1f} to {high:,.1f}")
     lines.append("")
     for g in document["goals"]:
         sign = "met" if g["met"] else "MISSED"
