@@ -26,7 +26,7 @@ BEHIND_US = 200
 QUEUE = 8
 """Scans kept when the loop is behind; older ones are dropped and counted."""
 CATCH_UP_READS = 64
-ASK_EVERY = 8
+ASK_EVERY = 4
 """So many reads from one question whether the loop is behind to the next: the clock costs as much as the read, and
 the kernel holds more frames than that."""
 SILENCES = 3

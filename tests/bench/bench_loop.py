@@ -3,8 +3,9 @@
 Both programs run unmodified in an emulated arm64 user-space (QEMU user mode, the real wheels), read the same
 recorded sweeps from a scanner's stand-in on a pseudo-terminal, and are counted by a QEMU plugin that tells where
 each record's write begins. What lies between an early scan's record and the last one's is what the scans between
-cost, and nothing else is in it: no marks in the programs, no start-up, no end. (The end must be kept out: the
-summary's quantiles are searched among latencies, which are the host's: up to a million instructions more or less.)
+cost, and nothing else is in it: no marks in the programs, no start-up, no end. (The end
+costs up to a million instructions more or less from run to run: the summary's quantiles are searched among
+latencies, which are the host's.)
 The whole is run several times; the figure is the mean, with the least and the most beside it.
 
 Counted are user-space instructions; what the kernel does for a scan is not among them. Peak memory and start-up

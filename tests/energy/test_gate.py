@@ -101,8 +101,8 @@ REGRESSIONS = {
     "a fast path that is never taken": (
         TEST.format(name="decode", arguments="[]", setup="make_decoder", entry="decode_a_sweep", wakeups=0),
         "scanners/rf_explorer.py",
-        "        if data and len(data) == self.frame_bytes and ",
-        "        if data and len(data) < self.frame_bytes and ",
+        "        if data and size == whole and not self._lost and ",
+        "        if data and size == whole and self._lost and ",
         "instructions",
     ),
 }
