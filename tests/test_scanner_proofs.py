@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.scan import Scan
 from edge_runtime.scanners.base import Damage, Heard, Scanner
+from edge_runtime.scanners.rf_explorer import RFExplorer
 from tests.scanner_streams import STREAMS, Stream, powers_of
 
 FUZZ_INPUTS = int(os.environ.get("EDGE_FUZZ_INPUTS", "50000"))
@@ -156,3 +157,14 @@ def held(scanner: Scanner) -> int:
     """Bytes that a decoder keeps, its buffers and lists included."""
     lists = [v for v in vars(scanner).values() if isinstance(v, list)]
     return sum(map(sys.getsizeof, [*vars(scanner).values(), *(item for one in lists for item in one)]))
+
+
+def test_an_rf_explorer_takes_nothing_for_nothing() -> None:
+    """An empty read is no sweep, neither before the first nor after another configuration made the size unknown."""
+    decoder = RFExplorer()
+    assert not decoder.feed(b"", 0)
+    stream = next(s for s in STREAMS if s.name == "rf-explorer-S")
+    decoder.feed(stream.opening + stream.frames(1)[0][0], 1)
+    decoder.feed(stream.opening.replace(b"F:0", b"F:1"), 2)
+    assert decoder.frame_bytes == 0
+    assert not decoder.feed(b"", 3)

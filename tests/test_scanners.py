@@ -390,14 +390,3 @@ def test_a_journal_without_sweeps_or_with_a_bad_speed_is_refused(tmp_path: Path)
     for url in ("empty", "nowhere", "j?speed=fast", "j?speed=-1", "j?pace=1"):
         with pytest.raises(BadInput):
             Replay(str(tmp_path / url), AXIS, clock_us)
-
-
-def test_an_rf_explorer_takes_nothing_for_nothing() -> None:
-    """An empty read is no sweep, neither before the first nor after another configuration made the size unknown."""
-    decoder = RFExplorer()
-    assert not decoder.feed(b"", 0)
-    stream = next(s for s in STREAMS if s.name == "rf-explorer-S")
-    decoder.feed(stream.opening + stream.frames(1)[0][0], 1)
-    decoder.feed(stream.opening.replace(b"F:0", b"F:1"), 2)
-    assert decoder.frame_bytes == 0
-    assert not decoder.feed(b"", 3)
